@@ -1,0 +1,219 @@
+/* The half of the contract that does not depend on the engine: checks,
+ * accounting, the eventfd, and the read that needs no engine. */
+#include "engine.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+unsigned uf_forks;
+
+static void count_fork(void)
+{
+	uf_forks++;
+}
+
+static pthread_once_t atfork_once = PTHREAD_ONCE_INIT;
+static int atfork_error;
+
+static void register_atfork(void)
+{
+	atfork_error = pthread_atfork(NULL, NULL, count_fork);
+}
+
+static const struct uf_engine_ops *ops_of(int kind)
+{
+	switch (kind) {
+	case UF_IO_URING:
+		return &uf_uring_ops;
+	case UF_POSIX_AIO:
+		return &uf_posix_aio_ops;
+	default:
+		return NULL;
+	}
+}
+
+int uf_open(int kind, unsigned entries, uf_engine **out, const char **step)
+{
+	const struct uf_engine_ops *ops = ops_of(kind);
+	uf_engine *engine;
+	int ret;
+
+	*step = "arguments";
+	if (!ops || !entries || entries > 4096)
+		return -EINVAL;
+	*step = "pthread_atfork";
+	pthread_once(&atfork_once, register_atfork);
+	if (atfork_error)
+		return -atfork_error;
+	*step = "malloc";
+	engine = calloc(1, ops->size);
+	if (!engine)
+		return -ENOMEM;
+	engine->ops = ops;
+	engine->forks = uf_forks;
+	*step = "eventfd";
+	engine->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (engine->eventfd < 0) {
+		ret = -errno;
+		free(engine);
+		return ret;
+	}
+	ret = ops->open(engine, entries, step);
+	if (ret) {
+		close(engine->eventfd);
+		free(engine);
+		return ret;
+	}
+	*out = engine;
+	return 0;
+}
+
+void uf_describe(const uf_engine *engine, uf_info *info)
+{
+	engine->ops->describe(engine, info);
+	info->capacity = engine->capacity;
+	info->opcodes = engine->opcodes;
+}
+
+int uf_eventfd(const uf_engine *engine)
+{
+	return engine->eventfd;
+}
+
+static int forked(const uf_engine *engine)
+{
+	return engine->forks != uf_forks;
+}
+
+/* Why no call may go through: destroyed, or opened by the parent. */
+static int refused(const uf_engine *engine)
+{
+	if (!engine)
+		return -ESHUTDOWN;
+	return forked(engine) ? -ECHILD : 0;
+}
+
+int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len,
+	      int64_t offset, int64_t token)
+{
+	struct uf_op op = {
+		.opcode = opcode & ~UF_ASYNC,
+		.flags = opcode & UF_ASYNC,
+		.fd = fd,
+		.addr = addr,
+		.len = len,
+		.offset = offset,
+		.token = token,
+	};
+	int ret = refused(engine);
+
+	if (ret)
+		return ret;
+	if (engine->shut)
+		return -ESHUTDOWN;
+	if (op.opcode < 0 || op.opcode >= UF_OPCODES || token < 0 || offset < 0)
+		return -EINVAL;
+	if (!(engine->opcodes & (1u << op.opcode)))
+		return -EOPNOTSUPP;
+	if (engine->in_flight >= engine->capacity)
+		return -EAGAIN;
+	if ((op.opcode == UF_READ || op.opcode == UF_WRITE) && len > UF_MAX_TRANSFER)
+		op.len = UF_MAX_TRANSFER;
+	ret = engine->ops->submit(engine, &op);
+	if (!ret)
+		engine->in_flight++;
+	return ret;
+}
+
+int uf_flush(uf_engine *engine)
+{
+	int ret = refused(engine);
+
+	return ret ? ret : engine->ops->flush(engine);
+}
+
+int uf_reap(uf_engine *engine, uf_completion *out, int max, int drain)
+{
+	uint64_t count;
+	int n = refused(engine);
+
+	if (n)
+		return n;
+	/* Drain before looking: a completion that arrives in between makes the
+	 * eventfd readable again, so no wake-up is lost. EAGAIN is no error. */
+	if (drain && read(engine->eventfd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		return -errno;
+	n = engine->ops->reap(engine, out, max);
+	if (n > 0)
+		engine->in_flight -= (unsigned)n;
+	return n;
+}
+
+int uf_cancel(uf_engine *engine, int64_t token)
+{
+	int ret = refused(engine);
+
+	return ret ? ret : engine->ops->cancel(engine, token);
+}
+
+void uf_forget_fd(uf_engine *engine, int fd)
+{
+	if (!refused(engine) && engine->ops->forget_fd)
+		engine->ops->forget_fd(engine, fd);
+}
+
+int uf_shutdown(uf_engine *engine)
+{
+	int ret = refused(engine);
+
+	if (!ret)
+		engine->shut = 1;
+	return ret;
+}
+
+unsigned uf_in_flight(const uf_engine *engine)
+{
+	return engine->in_flight;
+}
+
+int uf_wait(uf_engine *engine, int timeout_ms)
+{
+	struct pollfd poll_fd = { .events = POLLIN };
+	int ret = refused(engine);
+
+	if (ret)
+		return ret;
+	poll_fd.fd = engine->eventfd;
+	ret = poll(&poll_fd, 1, timeout_ms);
+	if (ret < 0)
+		return errno == EINTR ? 0 : -errno;
+	return ret > 0;
+}
+
+void uf_destroy(uf_engine *engine)
+{
+	int eventfd = engine->eventfd;
+
+	engine->ops->destroy(engine, forked(engine));
+	close(eventfd);
+}
+
+void uf_signal(const uf_engine *engine)
+{
+	uint64_t one = 1;
+	ssize_t ret = write(engine->eventfd, &one, sizeof(one));
+
+	(void)ret;
+}
+
+int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset)
+{
+	struct iovec iov = { .iov_base = addr, .iov_len = len };
+	ssize_t ret = preadv2(fd, &iov, 1, offset, RWF_NOWAIT);
+
+	return ret < 0 ? -errno : ret;
+}

@@ -1,0 +1,63 @@
+/* What the engines share, and what each of them provides. */
+#ifndef UF_ENGINE_H
+#define UF_ENGINE_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include <errno.h>
+#include <stdint.h>
+#include <stddef.h>
+
+#include "engine_api.h"
+
+/* read(2), write(2): the most that one call moves (MAX_RW_COUNT). */
+#define UF_MAX_TRANSFER 0x7ffff000u
+
+struct uf_op {
+	int opcode;
+	unsigned flags;		/* enum uf_submit_flag */
+	int fd;
+	void *addr;
+	uint64_t len;
+	int64_t offset;
+	int64_t token;
+};
+
+/* One per engine, as fio's ioengines have it. Every function may rely on what
+ * engine.c has checked: same process, not shut down, room in flight. */
+struct uf_engine_ops {
+	int (*open)(uf_engine *engine, unsigned entries, const char **step);
+	void (*describe)(const uf_engine *engine, uf_info *info);
+	int (*submit)(uf_engine *engine, const struct uf_op *op);
+	int (*flush)(uf_engine *engine);
+	int (*reap)(uf_engine *engine, uf_completion *out, int max);
+	int (*cancel)(uf_engine *engine, int64_t token);
+	void (*forget_fd)(uf_engine *engine, int fd);
+	void (*destroy)(uf_engine *engine, int forked);
+	size_t size;		/* of the engine's own struct, whose first member is uf_engine */
+};
+
+struct uf_engine {
+	const struct uf_engine_ops *ops;
+	int eventfd;
+	unsigned forks;		/* uf_forks when it was opened */
+	unsigned in_flight;	/* accepted and not yet reaped */
+	unsigned capacity;
+	unsigned opcodes;
+	int shut;
+};
+
+/* Counts the forks behind this process, so that an engine knows without a
+ * system call whether it was opened by this process or by an ancestor. */
+extern unsigned uf_forks;
+
+extern const struct uf_engine_ops uf_uring_ops;
+extern const struct uf_engine_ops uf_posix_aio_ops;
+
+/* Make the eventfd readable. It cannot fail: the counter never gets near its
+ * limit, and the descriptor is ours. */
+void uf_signal(const uf_engine *engine);
+
+#endif

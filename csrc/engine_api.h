@@ -1,0 +1,133 @@
+/*
+ * What Python calls: the engine contract.
+ *
+ * The C files include this header through engine.h, and ffi.cdef() reads it
+ * verbatim, so the API is declared once. That is why there is no include guard
+ * and no preprocessor line here.
+ *
+ * The contract, the same for every engine:
+ *
+ *  1. submit answers 0, -EAGAIN (full: flush, reap, retry) or -errno (rejected,
+ *     and no completion follows).
+ *  2. Each accepted operation yields exactly one completion, cancelled or not.
+ *  3. From acceptance until that completion is reaped, the buffer and the fd
+ *     belong to the engine.
+ *  4. submit may only stage; flush makes the kernel see it.
+ *  5. The eventfd becomes readable when something can be reaped. A wake-up may
+ *     be spurious, never lost; reaping drains it.
+ *  6. cancel is a request and completes nothing by itself.
+ *  7. To close: shutdown refuses new work, the caller cancels, reaps until nothing
+ *     is in flight, then destroys. What cannot be stopped keeps its buffer for ever.
+ *  8. All calls come from the thread and the process that opened the engine; in
+ *     a forked child every call but destroy answers -ECHILD. NULL stands for an
+ *     engine that was destroyed: -ESHUTDOWN.
+ */
+
+enum uf_kind {
+	UF_IO_URING,
+	UF_POSIX_AIO
+};
+
+/*
+ * Operations, and what fd, addr, len and offset mean to them:
+ *
+ *  READ, WRITE        fd, addr[len] at offset; at most 0x7ffff000 bytes move
+ *  FSYNC, FDATASYNC   fd
+ *  OPENAT             fd = dirfd, addr = path, len = mode, offset = flags
+ *  CLOSE              fd
+ *  STATX              fd, addr = struct statx (256 bytes)
+ *  FTRUNCATE          fd, offset = length
+ *  FALLOCATE          fd, offset, len
+ */
+enum uf_opcode {
+	UF_READ,
+	UF_WRITE,
+	UF_FSYNC,
+	UF_FDATASYNC,
+	UF_OPENAT,
+	UF_CLOSE,
+	UF_STATX,
+	UF_FTRUNCATE,
+	UF_FALLOCATE,
+	UF_OPCODES	/* how many there are */
+};
+
+/* Or'ed into the opcode: hand it to a kernel worker at once, without an
+ * attempt on the submitter's thread (IOSQE_ASYNC). */
+enum uf_submit_flag {
+	UF_ASYNC = 256
+};
+
+/* result is what the system call would return: >= 0, or -errno. */
+typedef struct {
+	int64_t token;
+	int64_t result;
+} uf_completion;
+
+typedef struct {
+	unsigned entries;	/* submission queue */
+	unsigned capacity;	/* operations in flight at most */
+	unsigned features;	/* IORING_FEAT_* of the kernel; 0 for POSIX AIO */
+	unsigned setup_flags;	/* IORING_SETUP_* in force; 0 for POSIX AIO */
+	unsigned opcodes;	/* bit n: opcode n is served */
+} uf_info;
+
+typedef struct uf_engine uf_engine;
+
+/* entries is a wish, rounded and shrunk as the locked-memory limit demands.
+ * -errno when the kernel refuses; *step then names the call that was refused. */
+int uf_open(int kind, unsigned entries, uf_engine **engine, const char **step);
+void uf_describe(const uf_engine *engine, uf_info *info);
+int uf_eventfd(const uf_engine *engine);
+
+/* token comes back in the completion; it must be >= 0 and unique in flight. */
+int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len,
+	      int64_t offset, int64_t token);
+
+/* How many completions are waiting to be reaped, or -errno. -EAGAIN, -EBUSY,
+ * -ENOMEM: reap and flush again later; what was staged stays staged. */
+int uf_flush(uf_engine *engine);
+
+/* Copy out at most max completions; drain resets the eventfd first. When some
+ * are left behind, the eventfd stays readable. */
+int uf_reap(uf_engine *engine, uf_completion *out, int max, int drain);
+
+/* 0: asked for, visible to the kernel after the next flush. -EALREADY: it runs,
+ * cannot be stopped, and needs the caller's fd no more. -EBUSY: the same, and it
+ * does need the fd. -ENOENT: no such operation (POSIX AIO only:
+ * io_uring learns that later and says nothing). -EAGAIN: full, ask again. */
+int uf_cancel(uf_engine *engine, int64_t token);
+
+/* The fd is about to be closed, and nothing in flight needs its number. */
+void uf_forget_fd(uf_engine *engine, int fd);
+
+/* Refuse new operations; cancel, flush and reap go on working. */
+int uf_shutdown(uf_engine *engine);
+unsigned uf_in_flight(const uf_engine *engine);
+
+/* Block until the eventfd is readable or timeout_ms has passed: 1, 0, -errno. */
+int uf_wait(uf_engine *engine, int timeout_ms);
+
+/* Release everything; safe in a forked child. Operations still in flight keep
+ * their buffers: the caller must never free those. */
+void uf_destroy(uf_engine *engine);
+
+/* A read that only the page cache may serve: bytes read, -EAGAIN when it would
+ * block, -EOPNOTSUPP when the file system cannot tell. preadv2(RWF_NOWAIT),
+ * Linux 4.14. Needs no engine. */
+int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset);
+
+/* What can be known of an open file without asking its file system to refresh
+ * anything: statx(AT_STATX_DONT_SYNC), Linux 4.11. */
+typedef struct {
+	uint32_t mode;
+	uint32_t dio_align;	/* of offsets for O_DIRECT, Linux 6.1; 0: unknown */
+	int64_t size;
+	uint64_t mount;		/* never reused (STATX_MNT_ID_UNIQUE, Linux 6.8); 0: unknown */
+} uf_identity;
+
+int uf_identify(int fd, uf_identity *identity);
+
+/* Whether the file system of fd answers from this machine's memory and disks, so
+ * that fstat(2) and close(2) wait for nobody else. Itself it may wait. */
+int uf_is_local(int fd);

@@ -1,0 +1,299 @@
+/* The engine on io_uring: one sqe for each operation, one cqe for each
+ * completion, and the ring's own eventfd registration. */
+#include "engine.h"
+#include "ring.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The completion queue is this much larger than the submission queue, so that
+ * operations which hang do not take the room of those that do not. Half of it
+ * is for operations, half for the cqes of cancel requests. */
+#define CQ_FACTOR 32
+
+/* io-wq grants 4 bounded workers for each core: on two cores, eight reads that
+ * hang would hold up every write and fsync of the ring. */
+#define BOUNDED_WORKERS 64
+
+#define CANCEL_TOKEN UINT64_MAX
+
+struct uring_engine {
+	struct uf_engine base;
+	struct uf_ring ring;
+	/* Completions of operations that the kernel refused to take at flush. */
+	uf_completion *failed;
+	unsigned n_failed;
+};
+
+static struct uring_engine *of(uf_engine *engine)
+{
+	return (struct uring_engine *)engine;
+}
+
+static const int sqe_opcode[UF_OPCODES] = {
+	[UF_READ] = IORING_OP_READ,
+	[UF_WRITE] = IORING_OP_WRITE,
+	[UF_FSYNC] = IORING_OP_FSYNC,
+	[UF_FDATASYNC] = IORING_OP_FSYNC,
+	[UF_OPENAT] = IORING_OP_OPENAT,
+	[UF_CLOSE] = IORING_OP_CLOSE,
+	[UF_STATX] = IORING_OP_STATX,
+	[UF_FTRUNCATE] = UF_OP_FTRUNCATE,
+	[UF_FALLOCATE] = IORING_OP_FALLOCATE,
+};
+
+/* Newest first: what an older kernel does not know it refuses with EINVAL. */
+static const unsigned setup_flags[] = {
+	IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+	IORING_SETUP_SUBMIT_ALL,
+	0,
+};
+
+static int open_ring(struct uf_ring *ring, unsigned entries, const char **step)
+{
+	int ret = -EINVAL;
+
+	while (entries) {
+		for (size_t i = 0; i < sizeof(setup_flags) / sizeof(*setup_flags); i++) {
+			ret = uf_ring_open(ring, entries, entries * CQ_FACTOR,
+					   setup_flags[i], step);
+			if (ret != -EINVAL)
+				break;
+		}
+		if (ret != -ENOMEM)
+			break;
+		entries /= 2;	/* RLIMIT_MEMLOCK: a smaller ring may still fit */
+	}
+	return ret;
+}
+
+static int probe(struct uring_engine *engine)
+{
+	const unsigned n = 256;
+	struct io_uring_probe *p = calloc(1, sizeof(*p) + n * sizeof(p->ops[0]));
+	int ret;
+
+	if (!p)
+		return -ENOMEM;
+	ret = uf_ring_register(&engine->ring, IORING_REGISTER_PROBE, p, n);
+	for (int i = 0; !ret && i < UF_OPCODES; i++)
+		if (p->ops[sqe_opcode[i]].flags & IO_URING_OP_SUPPORTED)
+			engine->base.opcodes |= 1u << i;
+	free(p);
+	if (ret)
+		return ret;
+	return engine->base.opcodes & (1u << UF_READ) ? 0 : -EOPNOTSUPP;
+}
+
+/* A filter may allow the set-up and refuse io_uring_enter: try it. */
+static int round_trip(struct uf_ring *ring)
+{
+	struct io_uring_sqe *sqe = uf_ring_next_sqe(ring);
+	int ret;
+
+	sqe->opcode = IORING_OP_NOP;
+	sqe->user_data = CANCEL_TOKEN;
+	do {
+		ret = uf_ring_submit(ring);
+	} while (ret == -EAGAIN || ret == -EBUSY);
+	if (ret)
+		return ret;
+	if (!uf_ring_ready(ring))
+		return -EIO;
+	ret = uf_ring_peek(ring)->res;
+	uf_ring_advance(ring);
+	return ret;
+}
+
+static int uring_open(uf_engine *base, unsigned entries, const char **step)
+{
+	struct uring_engine *engine = of(base);
+	struct uf_ring *ring = &engine->ring;
+	unsigned workers[2] = { BOUNDED_WORKERS, 0 };
+	int ret;
+
+	ret = open_ring(ring, entries, step);
+	if (ret)
+		return ret;
+	base->capacity = ring->cq_entries / 2;
+	*step = "io_uring_register(EVENTFD)";
+	ret = uf_ring_register(ring, IORING_REGISTER_EVENTFD, &base->eventfd, 1);
+	if (ret)
+		goto fail;
+	*step = "io_uring_register(PROBE)";
+	ret = probe(engine);
+	if (ret)
+		goto fail;
+	*step = "io_uring_enter";
+	ret = round_trip(ring);
+	if (ret)
+		goto fail;
+	*step = "malloc";
+	ret = -ENOMEM;
+	engine->failed = calloc(ring->entries, sizeof(*engine->failed));
+	if (!engine->failed)
+		goto fail;
+	/* Linux 5.15; without it the kernel's own limit holds. */
+	uf_ring_register(ring, UF_REGISTER_IOWQ_MAX_WORKERS, workers, 2);
+	return 0;
+fail:
+	uf_ring_close(ring, 0);
+	return ret;
+}
+
+static void uring_describe(const uf_engine *base, uf_info *info)
+{
+	const struct uf_ring *ring = &((const struct uring_engine *)base)->ring;
+
+	info->entries = ring->entries;
+	info->features = ring->features;
+	info->setup_flags = ring->setup_flags;
+}
+
+static void prepare(struct io_uring_sqe *sqe, const struct uf_op *op)
+{
+	sqe->opcode = (uint8_t)sqe_opcode[op->opcode];
+	sqe->flags = op->flags & UF_ASYNC ? IOSQE_ASYNC : 0;
+	sqe->fd = op->fd;
+	sqe->user_data = (uint64_t)op->token;
+	switch (op->opcode) {
+	case UF_READ:
+	case UF_WRITE:
+		sqe->addr = (uintptr_t)op->addr;
+		sqe->len = (uint32_t)op->len;
+		sqe->off = (uint64_t)op->offset;
+		break;
+	case UF_FDATASYNC:
+		sqe->fsync_flags = IORING_FSYNC_DATASYNC;
+		break;
+	case UF_OPENAT:
+		sqe->addr = (uintptr_t)op->addr;
+		sqe->len = (uint32_t)op->len;
+		sqe->open_flags = (uint32_t)op->offset;
+		break;
+	case UF_STATX:
+		sqe->addr = (uintptr_t)"";
+		sqe->off = (uintptr_t)op->addr;
+		sqe->len = 0x7ff;	/* STATX_BASIC_STATS */
+		sqe->statx_flags = AT_EMPTY_PATH;
+		break;
+	case UF_FTRUNCATE:
+		sqe->off = (uint64_t)op->offset;
+		break;
+	case UF_FALLOCATE:	/* mode 0; the length travels in addr */
+		sqe->off = (uint64_t)op->offset;
+		sqe->addr = op->len;
+		break;
+	}
+}
+
+static int uring_submit(uf_engine *base, const struct uf_op *op)
+{
+	struct io_uring_sqe *sqe = uf_ring_next_sqe(&of(base)->ring);
+
+	if (!sqe)
+		return -EAGAIN;
+	prepare(sqe, op);
+	return 0;
+}
+
+static int passing(int error)
+{
+	return error == -EAGAIN || error == -EBUSY || error == -ENOMEM;
+}
+
+/* The kernel takes nothing any more (the ring's fd was closed under us, a
+ * filter was installed): what is staged completes with that error. */
+static void fail_staged(struct uring_engine *engine, int error)
+{
+	const struct io_uring_sqe *sqe;
+
+	while ((sqe = uf_ring_unstage(&engine->ring))) {
+		if (sqe->user_data == CANCEL_TOKEN)
+			continue;
+		engine->failed[engine->n_failed].token = (int64_t)sqe->user_data;
+		engine->failed[engine->n_failed++].result = error;
+	}
+	uf_signal(&engine->base);
+}
+
+static int uring_flush(uf_engine *base)
+{
+	struct uring_engine *engine = of(base);
+	int ret;
+
+	/* While refused operations wait to be reaped, none can be added. */
+	if (engine->n_failed)
+		return (int)engine->n_failed;
+	ret = uf_ring_submit(&engine->ring);
+	if (ret && passing(ret))
+		return ret;
+	if (ret)
+		fail_staged(engine, ret);
+	return (int)(uf_ring_ready(&engine->ring) + engine->n_failed);
+}
+
+static int uring_reap(uf_engine *base, uf_completion *out, int max)
+{
+	struct uring_engine *engine = of(base);
+	struct uf_ring *ring = &engine->ring;
+	int n = 0;
+
+	while (n < max && engine->n_failed)
+		out[n++] = engine->failed[--engine->n_failed];
+	uf_ring_run_pending(ring);
+	while (n < max && uf_ring_ready(ring)) {
+		const struct io_uring_cqe *cqe = uf_ring_peek(ring);
+
+		if (cqe->user_data != CANCEL_TOKEN) {
+			out[n].token = (int64_t)cqe->user_data;
+			out[n++].result = cqe->res;
+		}
+		uf_ring_advance(ring);
+	}
+	if (engine->n_failed || uf_ring_ready(ring))
+		uf_signal(base);
+	return n;
+}
+
+static int uring_cancel(uf_engine *base, int64_t token)
+{
+	struct uf_ring *ring = &of(base)->ring;
+	struct io_uring_sqe *sqe = uf_ring_next_sqe(ring);
+
+	if (!sqe) {
+		int ret = uring_flush(base);
+
+		if (ret < 0)
+			return ret;
+		sqe = uf_ring_next_sqe(ring);
+	}
+	if (!sqe)
+		return -EAGAIN;
+	sqe->opcode = IORING_OP_ASYNC_CANCEL;
+	sqe->fd = -1;
+	sqe->addr = (uint64_t)token;
+	sqe->user_data = CANCEL_TOKEN;
+	return 0;
+}
+
+static void uring_destroy(uf_engine *base, int forked)
+{
+	struct uring_engine *engine = of(base);
+
+	uf_ring_close(&engine->ring, forked);
+	free(engine->failed);
+	free(engine);
+}
+
+const struct uf_engine_ops uf_uring_ops = {
+	.open = uring_open,
+	.describe = uring_describe,
+	.submit = uring_submit,
+	.flush = uring_flush,
+	.reap = uring_reap,
+	.cancel = uring_cancel,
+	.destroy = uring_destroy,
+	.size = sizeof(struct uring_engine),
+};

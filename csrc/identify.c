@@ -1,0 +1,60 @@
+/* Facts about an open file that decide which calls the loop's thread may make. */
+#include "engine.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+/* Newer than many headers: the mask bits, and where the kernel puts the fields. */
+#define MASK_DIOALIGN 0x2000u
+#define MASK_MNT_ID_UNIQUE 0x4000u
+#define OFFSET_MNT_ID 144
+#define OFFSET_DIO_OFFSET_ALIGN 156
+
+static int from_fstat(int fd, uf_identity *identity)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	identity->mode = st.st_mode;
+	identity->size = st.st_size;
+	return 0;
+}
+
+int uf_identify(int fd, uf_identity *identity)
+{
+	struct statx stx;
+
+	memset(identity, 0, sizeof(*identity));
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+		  STATX_TYPE | STATX_MODE | STATX_SIZE | MASK_DIOALIGN | MASK_MNT_ID_UNIQUE, &stx)) {
+		/* Old container filters refuse statx. */
+		return errno == ENOSYS || errno == EPERM ? from_fstat(fd, identity) : -errno;
+	}
+	identity->mode = stx.stx_mode;
+	identity->size = (int64_t)stx.stx_size;
+	if (stx.stx_mask & MASK_MNT_ID_UNIQUE)
+		memcpy(&identity->mount, (char *)&stx + OFFSET_MNT_ID, sizeof(identity->mount));
+	if (stx.stx_mask & MASK_DIOALIGN)
+		memcpy(&identity->dio_align, (char *)&stx + OFFSET_DIO_OFFSET_ALIGN,
+		       sizeof(identity->dio_align));
+	return 0;
+}
+
+int uf_is_local(int fd)
+{
+	/* statfs(2): ext2/3/4, xfs, btrfs, f2fs, tmpfs, ramfs */
+	static const unsigned long local[] = {
+		0xef53, 0x58465342, 0x9123683e, 0xf2f52010, 0x01021994, 0x858458f6,
+	};
+	struct statfs st;
+
+	if (fstatfs(fd, &st))
+		return 0;
+	for (size_t i = 0; i < sizeof(local) / sizeof(*local); i++)
+		if ((unsigned long)st.f_type == local[i])
+			return 1;
+	return 0;
+}

@@ -1,0 +1,125 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include "lanes.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int add_lane(struct uf_lanes *lanes)
+{
+	int fd = fcntl(lanes->fd, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	lanes->lane[lanes->count++].fd = fd;
+	return 0;
+}
+
+static int is_stream(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) || !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
+}
+
+static struct uf_lanes *find(struct uf_lanes *all, int fd)
+{
+	while (all && all->fd != fd)
+		all = all->next;
+	return all;
+}
+
+static void unlink_and_free(struct uf_lanes **all, struct uf_lanes *lanes)
+{
+	while (*all != lanes)
+		all = &(*all)->next;
+	*all = lanes->next;
+	for (unsigned i = 0; i < lanes->count; i++)
+		if (!lanes->lane[i].borrowed)
+			close(lanes->lane[i].fd);
+	free(lanes);
+}
+
+static int create(struct uf_lanes **all, int fd, struct uf_lanes **out)
+{
+	struct uf_lanes *lanes = calloc(1, sizeof(*lanes));
+	int ret;
+
+	if (!lanes)
+		return -ENOMEM;
+	lanes->fd = fd;
+	lanes->serial = is_stream(fd);
+	ret = add_lane(lanes);
+	if (ret == -EMFILE || ret == -ENFILE) {
+		lanes->lane[0].fd = fd;
+		lanes->lane[0].borrowed = 1;
+		lanes->count = 1;
+	} else if (ret) {
+		free(lanes);
+		return ret;
+	}
+	lanes->next = *all;
+	*all = lanes;
+	*out = lanes;
+	return 0;
+}
+
+static struct uf_lane *least_busy(struct uf_lanes *lanes)
+{
+	struct uf_lane *best = &lanes->lane[0];
+
+	for (unsigned i = 1; i < lanes->count && best->busy; i++)
+		if (lanes->lane[i].busy < best->busy)
+			best = &lanes->lane[i];
+	return best;
+}
+
+int uf_lanes_take(struct uf_lanes **all, int fd, struct uf_lanes **out, struct uf_lane **lane)
+{
+	struct uf_lanes *lanes = find(*all, fd);
+	int ret;
+
+	if (!lanes) {
+		ret = create(all, fd, &lanes);
+		if (ret)
+			return ret;
+	}
+	*lane = least_busy(lanes);
+	/* Out of descriptors: share a lane, which is slower but no error. */
+	if ((*lane)->busy && !lanes->serial && lanes->count < UF_LANES && !add_lane(lanes))
+		*lane = &lanes->lane[lanes->count - 1];
+	(*lane)->busy++;
+	lanes->busy++;
+	*out = lanes;
+	return 0;
+}
+
+void uf_lanes_give(struct uf_lanes **all, struct uf_lanes *lanes, struct uf_lane *lane)
+{
+	lane->busy--;
+	lanes->busy--;
+	if (lanes->fd < 0 && !lanes->busy)
+		unlink_and_free(all, lanes);
+}
+
+void uf_lanes_forget(struct uf_lanes **all, int fd)
+{
+	struct uf_lanes *lanes = find(*all, fd);
+
+	if (!lanes)
+		return;
+	lanes->fd = -1;
+	if (!lanes->busy)
+		unlink_and_free(all, lanes);
+}
+
+void uf_lanes_close_all(struct uf_lanes **all)
+{
+	while (*all)
+		unlink_and_free(all, *all);
+}

@@ -1,0 +1,34 @@
+/* Duplicates of one descriptor. glibc runs the AIO requests of one descriptor
+ * one after another, so requests that shall run beside each other need one
+ * each. They also mean that the caller's own descriptor number may be closed
+ * while a request that cannot be stopped still runs. */
+#ifndef UF_LANES_H
+#define UF_LANES_H
+
+#define UF_LANES 32
+
+struct uf_lane {
+	int fd;
+	int borrowed;			/* the caller's own: not ours to close */
+	unsigned busy;			/* requests on it */
+};
+
+struct uf_lanes {
+	struct uf_lanes *next;
+	int fd;				/* whose duplicates these are; -1: forgotten */
+	int serial;			/* a stream: one lane keeps its order */
+	unsigned count;
+	unsigned busy;
+	struct uf_lane lane[UF_LANES];
+};
+
+/* Take a lane of fd, an idle one if there is one or one can be made, and count
+ * a request on it. 0 or -errno. */
+int uf_lanes_take(struct uf_lanes **all, int fd, struct uf_lanes **lanes, struct uf_lane **lane);
+void uf_lanes_give(struct uf_lanes **all, struct uf_lanes *lanes, struct uf_lane *lane);
+
+/* fd is about to be closed: its lanes are closed as they fall idle. */
+void uf_lanes_forget(struct uf_lanes **all, int fd);
+void uf_lanes_close_all(struct uf_lanes **all);
+
+#endif

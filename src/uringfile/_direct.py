@@ -1,0 +1,149 @@
+"""O_DIRECT at any size and offset.
+
+The kernel wants offset, length and memory aligned. Reads fetch the aligned range around
+the request through an aligned buffer. Of a write the aligned middle goes directly; the
+ends that do not fill a block go through the page cache, on a second descriptor without
+O_DIRECT. The kernel keeps the two coherent as long as they share no page, so blocks here
+are never smaller than a page; no read-modify-write can then lose a concurrent update, and
+the file never grows past what was written. fsync covers both.
+
+A file opened with "a" is written through the page cache alone: where its end is, and so
+the alignment, is known only to the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import mmap
+import os
+from typing import Any, Protocol
+
+from uringfile._driver import Driver, raise_for
+from uringfile._engine import READ, WRITE
+from uringfile._fd import Descriptor
+from uringfile._mode import Mode
+from uringfile._native_engine import address
+from uringfile._open import close_descriptor, open_path
+
+#: The largest piece that goes through one bounce buffer.
+PIECE = 1 << 20
+
+# Bounce buffers kept for reuse, by size.
+_KEPT = 64
+
+
+class _File(Protocol):
+    mode: Mode
+
+    @property
+    def name(self) -> str | bytes | int: ...
+
+
+class DirectIO:
+    """The reads and writes of one file that is open with O_DIRECT."""
+
+    def __init__(self, driver: Driver, descriptor: Descriptor, file: _File, align: int) -> None:
+        self._driver = driver
+        self._descriptor = descriptor
+        self._name = file.name
+        self._appending = file.mode.appending
+        self._buffered_flags = file.mode.flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC)
+        self._align = max(align, mmap.PAGESIZE)
+        self._opening = asyncio.Lock()
+        self._buffered: Descriptor | None = None
+        self._free: dict[int, list[mmap.mmap]] = {}
+
+    # ---- reading --------------------------------------------------------------------
+
+    async def read(self, size: int, offset: int) -> bytes:
+        """Up to ``size`` bytes, fewer only at the end of the file."""
+        pieces = []
+        while size > 0:
+            wanted = min(size, PIECE)
+            bounce, start, end = await self._fetch(wanted, offset)
+            pieces.append(bytes(memoryview(bounce)[start:end]))
+            self._give(bounce)
+            if end - start < wanted:
+                break
+            size -= wanted
+            offset += wanted
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def readinto(self, view: memoryview, offset: int) -> int:
+        """Fill the view: how many bytes, fewer only at the end of the file."""
+        done = 0
+        while done < len(view):
+            wanted = min(len(view) - done, PIECE)
+            bounce, start, end = await self._fetch(wanted, offset + done)
+            view[done : done + end - start] = memoryview(bounce)[start:end]
+            self._give(bounce)
+            done += end - start
+            if end - start < wanted:
+                break
+        return done
+
+    async def _fetch(self, size: int, offset: int) -> tuple[mmap.mmap, int, int]:
+        """A bounce buffer, and where in it the bytes from ``offset`` start and end."""
+        ahead = offset % self._align
+        length = -(-(ahead + size) // self._align) * self._align
+        bounce = self._take(length)
+        n = await self._run(READ, bounce, length, offset - ahead)
+        return bounce, ahead, max(ahead, min(n, ahead + size))
+
+    # ---- writing --------------------------------------------------------------------
+
+    async def write_some(self, data: Any, start: int, offset: int) -> int:
+        """Write a part of ``data`` from ``start`` on: how much."""
+        size = len(data) - start
+        ahead = -offset % self._align
+        if self._appending or ahead or size < self._align:
+            piece = size if self._appending or not ahead else min(size, ahead)
+            return await self._write_buffered(data, start, piece, offset)
+        piece = min(size - size % self._align, PIECE)
+        bounce = self._take(piece)
+        bounce[:piece] = memoryview(data)[start : start + piece]
+        n = await self._run(WRITE, bounce, piece, offset)
+        self._give(bounce)
+        return n
+
+    async def _write_buffered(self, data: Any, start: int, size: int, offset: int) -> int:
+        descriptor = await self._buffered_descriptor()
+        ret = -errno.EINTR
+        while ret == -errno.EINTR:
+            ret = await self._driver.run(WRITE, descriptor, address(data, start), size, offset)
+        return raise_for(ret, self._name)
+
+    async def _buffered_descriptor(self) -> Descriptor:
+        async with self._opening:
+            if self._buffered is None:
+                path = f"/proc/self/fd/{self._descriptor.fd}"
+                fd = await open_path(self._driver, path, self._buffered_flags, 0)
+                self._buffered = Descriptor(fd)
+            return self._buffered
+
+    async def close(self) -> None:
+        """Close the second descriptor, if it was ever needed."""
+        descriptor, self._buffered = self._buffered, None
+        if descriptor is not None:
+            await close_descriptor(self._driver, descriptor, False, self._name)
+
+    # ---- bounce buffers -------------------------------------------------------------
+
+    async def _run(self, opcode: int, bounce: mmap.mmap, size: int, offset: int) -> int:
+        """The operation, on a buffer that is dropped, not reused, if this is cancelled."""
+        ret = -errno.EINTR
+        while ret == -errno.EINTR:
+            ret = await self._driver.run(
+                opcode, self._descriptor, address(bounce), size, offset
+            )
+        return raise_for(ret, self._name)
+
+    def _take(self, size: int) -> mmap.mmap:
+        free = self._free.get(size)
+        return free.pop() if free else mmap.mmap(-1, size)
+
+    def _give(self, bounce: mmap.mmap) -> None:
+        free = self._free.setdefault(len(bounce), [])
+        if len(free) < _KEPT:
+            free.append(bounce)

@@ -1,0 +1,57 @@
+"""File descriptors on lease: closed only when no operation holds the number."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+
+class Descriptor:
+    """An open descriptor and the count of operations that hold it.
+
+    The kernel resolves an fd number when it sees the operation, so a number that is
+    closed and opened again before that would send a read to another file.
+    """
+
+    __slots__ = ("_close_when_idle", "_idle", "fd", "holders")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.holders = 0
+        self._idle: asyncio.Future[None] | None = None
+        self._close_when_idle = False
+
+    def release(self) -> None:
+        """An operation has let go of the descriptor."""
+        self.holders -= 1
+        if self.holders:
+            return
+        if self._close_when_idle:
+            os.close(self.fd)
+        elif self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    async def idle(self) -> None:
+        """Wait until no operation holds the descriptor."""
+        while self.holders:
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
+
+    def close_when_idle(self) -> None:
+        """Close now, or when the last operation lets go; errors of close(2) are lost."""
+        if self.holders:
+            self._close_when_idle = True
+        else:
+            os.close(self.fd)
+
+
+class NoDescriptor(Descriptor):
+    """Stands in for a descriptor where an operation needs none (openat)."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(-100)  # AT_FDCWD
+
+    def release(self) -> None:
+        pass

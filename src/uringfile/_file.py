@@ -1,0 +1,598 @@
+"""AIOFile: a file that is read and written at offsets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import os
+import stat
+import warnings
+from asyncio import get_running_loop
+from collections.abc import Generator, Iterable
+from typing import Any
+
+from uringfile import _direct
+from uringfile._blocks import as_bytes, new_block
+from uringfile._driver import INLINE_SIZE, Driver, raise_for
+from uringfile._engine import (
+    FALLOCATE,
+    FDATASYNC,
+    FSYNC,
+    FTRUNCATE,
+    READ,
+    STATX,
+    WRITE,
+    EngineName,
+)
+from uringfile._errors import ClosedFileError, os_error
+from uringfile._fd import Descriptor
+from uringfile._loop import running_driver
+from uringfile._mode import PERMISSIONS, Mode
+from uringfile._native_engine import address, identify, read_nowait
+from uringfile._open import close_descriptor, in_thread, is_local_mount, open_path
+from uringfile._statx import STATX_SIZE, to_stat_result
+from uringfile._text import check_codec, codec_at
+
+MAX_OFFSET = 2**63 - 1
+
+# A cached read is copied on the loop's thread in pieces of this size, so that the turn's
+# budget can step in between.
+_INLINE_PIECE = 256 * 1024
+
+# Reads to the end of a file that does not tell its size (/proc, pipes).
+_UNSIZED_PIECE = 64 * 1024
+
+# After these the kernel has dropped what it could not write, and says so only once.
+_LASTING_SYNC_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes] | int
+
+
+class AIOFile:
+    """A file whose reads and writes name their offset; there is no position.
+
+    ``path`` is a path or an open descriptor (which this object then owns and closes).
+    Offsets and sizes are bytes, also in text mode, where ``read`` decodes and ``write``
+    encodes with ``encoding`` and ``errors``. ``direct=True`` opens with O_DIRECT; any size
+    and offset still works (see ``_direct``). ``engine`` names ``"io_uring"`` or
+    ``"posix_aio"``; by default the best one that starts here.
+
+    Open it with ``async with``, with ``await AIOFile(...)`` or with ``open()``. It belongs
+    to the event loop in which it was opened.
+
+    Any method raises ``ClosedFileError`` (a ``ValueError``) when the file is not open,
+    ``RuntimeError`` in a foreign event loop, and ``OSError`` with errno and filename for
+    what the kernel refuses. Cancelling any call releases the caller at once; buffers and
+    the descriptor stay until the kernel is done with them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        mode: str = "r",
+        encoding: str = "utf-8",
+        *,
+        errors: str = "strict",
+        direct: bool = False,
+        engine: EngineName | None = None,
+    ) -> None:
+        self.mode = Mode(mode)
+        self.encoding = encoding
+        self.errors = errors
+        self._codec = check_codec(encoding, errors)
+        self._path: str | bytes | int = path if isinstance(path, int) else os.fspath(path)
+        self._engine = engine
+        self._direct = direct
+        self._binary = self.mode.binary
+        self._owner = True
+        self._closed = False
+        self._opening: asyncio.Lock | None = None
+        self._closing: asyncio.Future[None] | None = None
+        self._descriptor: Descriptor | None = None
+        self._driver: Driver | None = None
+        # Whether a read may be tried on the page cache first: a regular file, open for
+        # reading, on a file system that can tell.
+        self._inline = False
+        self._stream = False
+        self._local = False
+        self._sync_error: int | None = None
+        self._direct_io: _direct.DirectIO | None = None
+
+    @classmethod
+    def from_fp(
+        cls,
+        fp: Any,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        engine: EngineName | None = None,
+    ) -> AIOFile:
+        """The file that ``fp``, an open file object, has open; ``fp`` stays its owner.
+
+        What ``fp`` holds in its buffer is flushed first.
+        """
+        if fp.writable():
+            fp.flush()
+        self = cls(
+            fp.fileno(),
+            fp.mode,
+            encoding or getattr(fp, "encoding", None) or "utf-8",
+            errors=errors or getattr(fp, "errors", None) or "strict",
+            engine=engine,
+        )
+        self._owner = False
+        name = getattr(fp, "name", None)
+        self._name = name if isinstance(name, str | bytes) else fp.fileno()
+        return self
+
+    # ---- what is known of the file ----------------------------------------------
+
+    _name: str | bytes | int | None = None
+
+    @property
+    def name(self) -> str | bytes | int:
+        """The path or the descriptor that the file was opened by."""
+        return self._path if self._name is None else self._name
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is not open: closed, or not opened yet."""
+        return self._descriptor is None
+
+    def fileno(self) -> int:
+        """The descriptor. Raises ``ClosedFileError`` when the file is not open."""
+        return self._open_descriptor().fd
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<{type(self).__name__} {self.name!r} mode={str(self.mode)!r} {state}>"
+
+    def _open_descriptor(self) -> Descriptor:
+        descriptor = self._descriptor
+        if descriptor is None:
+            state = "closed" if self._closed else "not open"
+            raise ClosedFileError(f"I/O operation on a file that is {state}: {self.name!r}")
+        return descriptor
+
+    def _driver_here(self) -> Driver:
+        """The driver of the file, which must be that of the running loop."""
+        driver = self._driver
+        assert driver is not None
+        if driver.loop is not get_running_loop():
+            raise RuntimeError(f"{self.name!r} belongs to a different event loop")
+        return driver
+
+    # ---- open and close -----------------------------------------------------------
+
+    async def open(self) -> int | None:
+        """Open the file: its descriptor, or ``None`` when it is open already.
+
+        Of parallel calls one opens. Raises what ``open`` raises, and ``ClosedFileError``
+        after ``close``. A cancelled or failed open leaves no descriptor behind and can be
+        tried again (a mode that creates the file may have created it).
+        """
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        async with self._opening:
+            if self._closed:
+                raise ClosedFileError(f"{self.name!r} was closed; make a new object to open it")
+            if self._descriptor is not None:
+                return None
+            driver = running_driver(self._engine)
+            fd = await self._open_fd(driver)
+            descriptor = Descriptor(fd)
+            try:
+                await self._look_at(driver, descriptor)
+            except BaseException:
+                if self._owner and not isinstance(self._path, int):
+                    descriptor.close_when_idle()
+                raise
+            self._driver = driver
+            self._descriptor = descriptor
+            return fd
+
+    async def _open_fd(self, driver: Driver) -> int:
+        if isinstance(self._path, int):
+            return self._path
+        flags = self.mode.flags | (os.O_DIRECT if self._direct else 0)
+        return await open_path(driver, self._path, flags, PERMISSIONS)
+
+    async def _look_at(self, driver: Driver, descriptor: Descriptor) -> None:
+        try:
+            identity = identify(descriptor.fd)
+        except OSError as error:
+            raise os_error(-(error.errno or errno.EBADF), self.name) from None
+        if stat.S_ISDIR(identity.mode):
+            raise os_error(-errno.EISDIR, self.name)
+        # The number may have belonged to another file that its owner closed by itself.
+        driver.engine.forget_fd(descriptor.fd)
+        self._local = await is_local_mount(driver, descriptor, identity.mount)
+        regular = stat.S_ISREG(identity.mode)
+        self._stream = not (regular or stat.S_ISBLK(identity.mode))
+        self._inline = regular and self.mode.readable and not self._direct
+        if self._direct:
+            self._direct_io = _direct.DirectIO(driver, descriptor, self, identity.dio_align)
+
+    async def close(self) -> None:
+        """Close the file; a second call does nothing.
+
+        Pending reads end with ``ClosedFileError``; pending writes and syncs are waited
+        for (on a stream they are cancelled, too). Nothing is synced: call ``fsync`` for
+        that. The descriptor is released in any case, and what close(2) reports (EIO,
+        ENOSPC, EDQUOT) is raised. Cancelled, the release goes on in the background.
+        """
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+            return
+        descriptor = self._descriptor
+        if descriptor is None:
+            return
+        driver = self._driver_here()
+        self._closing = driver.loop.create_future()
+        self._closed = True
+        self._descriptor = None
+        self._inline = False
+        try:
+            driver.cancel_holders(descriptor, writes=self._stream, filename=self.name)
+            if self._direct_io is not None:
+                await self._direct_io.close()
+            if self._owner:
+                await close_descriptor(driver, descriptor, self._local, self.name)
+            else:
+                await descriptor.idle()
+                driver.engine.forget_fd(descriptor.fd)
+        finally:
+            self._closing.set_result(None)
+
+    def __await__(self) -> Generator[Any, None, AIOFile]:
+        yield from self.open().__await__()
+        return self
+
+    async def __aenter__(self) -> AIOFile:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        descriptor = getattr(self, "_descriptor", None)
+        if descriptor is None or not self._owner:
+            return
+        warnings.warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=2, source=self)
+        assert self._driver is not None
+        self._driver.engine.forget_fd(descriptor.fd)
+        descriptor.close_when_idle()
+
+    # ---- reading ------------------------------------------------------------------
+
+    async def read(self, size: int = -1, offset: int = 0) -> Any:
+        """Up to ``size`` bytes from ``offset``; ``-1``: to the end, whatever st_size says.
+
+        ``bytes`` in binary mode; in text mode ``str``, decoded from those bytes. Less than
+        ``size`` bytes come at the end of the file only; a stream (pipe, terminal, socket)
+        gives what it has, at least one byte, and ignores the offset. Also raises
+        ``io.UnsupportedOperation`` when the file is not open for reading and
+        ``UnicodeDecodeError``.
+        """
+        data = self._read_cached(size, offset)
+        if data is None:
+            data = await self._read(size, offset)
+        return data if self._binary else self.decode_bytes(data, offset)
+
+    async def read_bytes(self, size: int = -1, offset: int = 0) -> bytes:
+        """As ``read``, and ``bytes`` in any mode."""
+        data = self._read_cached(size, offset)
+        return await self._read(size, offset) if data is None else data
+
+    def _read_cached(self, size: int, offset: int) -> bytes | None:
+        """A short read that the page cache serves whole, or ``None``. Never suspends."""
+        driver = self._driver
+        if (
+            not self._inline
+            or driver is None
+            or driver.loop is not get_running_loop()
+            or not 0 < size <= INLINE_SIZE
+            or not 0 <= offset <= MAX_OFFSET
+            or driver.budget <= 0
+        ):
+            return None
+        driver.budget -= 1 + (size >> 13)
+        fd = self._descriptor.fd  # type: ignore[union-attr]  # open, or not inline
+        n = read_nowait(fd, driver.scratch, size, offset)
+        if n != size and (n < 0 or read_nowait(fd, driver.scratch_end, 1, offset + n) != 0):
+            return None
+        driver.inline += 1
+        data: bytes = driver.scratch_buffer[:n]
+        return data
+
+    async def _read(self, size: int | None, offset: int) -> bytes:
+        descriptor = self._check(offset, readable=True)
+        if size is None:
+            size = -1
+        if size < -1:
+            raise ValueError(f"size must be -1 or more, not {size}")
+        if self._stream and size < 0 or size < 0 and not (known := await self._left(offset)):
+            return await self._read_unsized(descriptor, offset)
+        data = await self._read_block(descriptor, known if size < 0 else size, offset)
+        if size >= 0 or len(data) < known:
+            return data
+        # To the end means to the end, also of a file that has grown meanwhile.
+        rest = await self._read_unsized(descriptor, offset + len(data))
+        return data + rest if rest else data
+
+    async def _left(self, offset: int) -> int:
+        """How much st_size promises behind the offset."""
+        return max(0, (await self.stat()).st_size - offset)
+
+    async def _read_unsized(self, descriptor: Descriptor, offset: int) -> bytes:
+        pieces = []
+        while piece := await self._read_block(descriptor, _UNSIZED_PIECE, offset):
+            pieces.append(piece)
+            offset += len(piece)
+        return b"".join(pieces)
+
+    async def _read_block(self, descriptor: Descriptor, size: int, offset: int) -> bytes:
+        if self._direct_io is not None:
+            return await self._direct_io.read(size, offset)
+        block = new_block(size)
+        return as_bytes(block, await self._fill(descriptor, block, offset))
+
+    async def _fill(self, descriptor: Descriptor, buffer: Any, offset: int) -> int:
+        """Read into the buffer until it is full, at the end of the file, or has a stream's
+        first bytes: how much."""
+        size = len(buffer)
+        done = 0
+        while done < size:
+            n = await self._read_some(descriptor, buffer, done, offset + done)
+            done += n
+            if not n or self._stream:
+                break
+        return done
+
+    async def _read_some(
+        self, descriptor: Descriptor, buffer: Any, start: int, offset: int
+    ) -> int:
+        """One read(2), from the page cache if that can serve it."""
+        driver = self._driver_here()
+        addr = address(buffer, start)
+        size = len(buffer) - start
+        if self._inline:
+            if driver.budget <= 0:
+                await driver.yield_turn()
+                self._still(descriptor)
+            piece = min(size, _INLINE_PIECE)
+            driver.budget -= 1 + (piece >> 13)
+            n: int = read_nowait(descriptor.fd, addr, piece, offset)
+            if n >= 0:
+                driver.inline += 1
+                return n
+            if n != -errno.EAGAIN:
+                self._inline = False  # the file system cannot tell, or an error to ask for again
+        while True:
+            n = await driver.run(READ, descriptor, addr, size, 0 if self._stream else offset)
+            if n != -errno.EINTR:
+                return raise_for(n, self.name)
+            self._still(descriptor)
+
+    async def readinto(self, buffer: Any, offset: int = 0) -> int:
+        """Fill any writable buffer from ``offset``: how many bytes, fewer only at the end.
+
+        The buffer is exported, and so cannot be resized, until the kernel is done; after
+        a cancellation it may still be written to, and must not be reused.
+        """
+        descriptor = self._check(offset, readable=True)
+        view = _bytes_view(buffer)
+        if view.readonly:
+            raise TypeError("readinto() needs a writable buffer")
+        if self._direct_io is not None:
+            return await self._direct_io.readinto(view, offset)
+        return await self._fill(descriptor, view, offset)
+
+    async def read_many(self, requests: Iterable[tuple[int, int]]) -> list[bytes]:
+        """Read each ``(size, offset)``; the results in the order of the requests.
+
+        What the page cache does not have is submitted together. When some fail, the
+        others are still performed, and then the first error is raised.
+        """
+        requests = list(requests)
+        results = [self._read_cached(size, offset) for size, offset in requests]
+        missing = [i for i, data in enumerate(results) if data is None]
+        found = await _all([self._read(*requests[i]) for i in missing])
+        for i, data in zip(missing, found, strict=True):
+            results[i] = data
+        return results  # type: ignore[return-value]
+
+    async def readinto_many(self, requests: Iterable[tuple[Any, int]]) -> list[int]:
+        """``readinto`` for each ``(buffer, offset)``, submitted together."""
+        return await _all([self.readinto(buffer, offset) for buffer, offset in requests])
+
+    # ---- writing ------------------------------------------------------------------
+
+    async def write(self, data: Any, offset: int = 0) -> int:
+        """Write all of ``data`` at ``offset``: how many bytes.
+
+        ``data`` is a buffer in binary mode, a ``str`` in text mode (``TypeError``
+        otherwise). A file opened with "a" appends and ignores the offset. When an error
+        strikes after a part was written, the ``OSError`` tells how much in its
+        ``characters_written``. A write that is cancelled may land whole, in part or not
+        at all. Also raises ``io.UnsupportedOperation`` and ``UnicodeEncodeError``.
+        """
+        if self._binary:
+            if isinstance(data, str):
+                raise TypeError("a bytes-like object is required, not 'str'")
+        else:
+            if not isinstance(data, str):
+                raise TypeError(f"write() argument must be str, not {type(data).__name__}")
+            data = self.encode_bytes(data, offset)
+        return await self.write_bytes(data, offset)
+
+    async def write_bytes(self, data: Any, offset: int = 0) -> int:
+        """As ``write``, with a buffer in any mode."""
+        descriptor = self._check(offset, writable=True)
+        if not isinstance(data, bytes):
+            data = _bytes_view(data)
+        size = len(data)
+        done = 0
+        try:
+            while done < size:
+                done += await self._write_some(descriptor, data, done, offset + done)
+        except OSError as error:
+            error.characters_written = done
+            raise
+        return done
+
+    async def _write_some(self, descriptor: Descriptor, data: Any, start: int, offset: int) -> int:
+        driver = self._driver_here()
+        if self._direct_io is not None:
+            return await self._direct_io.write_some(data, start, offset)
+        addr = data if not start and isinstance(data, bytes) else address(data, start)
+        if self._stream:
+            offset = 0
+        while True:
+            n = await driver.run(WRITE, descriptor, addr, len(data) - start, offset)
+            if n != -errno.EINTR:
+                break
+            self._still(descriptor)
+        if not n:
+            raise os_error(-errno.EIO, self.name)
+        return raise_for(n, self.name)
+
+    async def write_many(self, requests: Iterable[tuple[Any, int]]) -> list[int]:
+        """``write`` each ``(data, offset)``, submitted together and in no order.
+
+        When some fail, the others are still performed, and then the first error is raised.
+        """
+        return await _all([self.write(data, offset) for data, offset in requests])
+
+    def encode_bytes(self, data: str, offset: int = 0) -> bytes:
+        """``data`` as the bytes that stand at ``offset`` (a byte order mark only at 0)."""
+        return data.encode(codec_at(self._codec, offset), self.errors)
+
+    def decode_bytes(self, data: bytes, offset: int = 0) -> str:
+        """The text of ``data``, which stands at ``offset``."""
+        return data.decode(codec_at(self._codec, offset), self.errors)
+
+    # ---- the rest -------------------------------------------------------------------
+
+    async def fsync(self) -> None:
+        """fsync(2): all writes that completed before this call are on the disk after it.
+
+        The kernel reports a failed write-back once, drops the data and then says success
+        (ext4, xfs); so the first EIO, ENOSPC or EDQUOT is raised by every later sync of
+        this object, too: write the data again through a new one.
+        """
+        await self._sync(FSYNC)
+
+    async def fdsync(self) -> None:
+        """fdatasync(2): as ``fsync``, without metadata that reading does not need."""
+        await self._sync(FDATASYNC)
+
+    fdatasync = fdsync
+
+    async def _sync(self, opcode: int) -> None:
+        descriptor = self._check(0)
+        if self._sync_error is not None:
+            raise os_error(-self._sync_error, self.name)
+        ret = -errno.EINTR
+        while ret == -errno.EINTR:
+            self._still(descriptor)
+            ret = await self._driver_here().run(opcode, descriptor)
+        if -ret in _LASTING_SYNC_ERRORS:
+            self._sync_error = -ret
+        raise_for(ret, self.name)
+
+    async def truncate(self, length: int = 0) -> None:
+        """Cut or extend the file to ``length`` bytes."""
+        descriptor = self._check(length, writable=True)
+        await self._perform(FTRUNCATE, os.ftruncate, descriptor, length)
+
+    async def allocate(self, length: int, offset: int = 0) -> None:
+        """Reserve disk blocks for ``length`` bytes at ``offset`` (fallocate(2), mode 0).
+
+        The file grows to ``offset + length`` if it is shorter.
+        """
+        descriptor = self._check(offset, writable=True)
+        if length <= 0 or offset + length > MAX_OFFSET:
+            raise ValueError(f"length must be above 0 and end within 2**63-1, not {length}")
+        try:
+            await self._perform(FALLOCATE, os.posix_fallocate, descriptor, offset, length)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            # As the C library does where the file system cannot.
+            await self._in_thread(os.posix_fallocate, descriptor, offset, length)
+
+    async def _perform(
+        self, opcode: int, function: Any, descriptor: Descriptor, offset: int, length: int = 0
+    ) -> None:
+        """By the engine, or the system call in a thread where that has no such operation."""
+        driver = self._driver_here()
+        if not driver.serves(opcode):
+            await self._in_thread(function, descriptor, offset, *([length] if length else []))
+            return
+        ret = -errno.EINTR
+        while ret == -errno.EINTR:
+            self._still(descriptor)
+            ret = await driver.run(opcode, descriptor, None, length, offset)
+        raise_for(ret, self.name)
+
+    async def _in_thread(self, function: Any, descriptor: Descriptor, *args: Any) -> Any:
+        try:
+            return await in_thread(
+                self._driver_here(), descriptor, function, descriptor.fd, *args
+            )
+        except OSError as error:
+            raise os_error(-(error.errno or errno.EIO), self.name) from None
+
+    async def stat(self) -> os.stat_result:
+        """fstat(2)."""
+        descriptor = self._check(0)
+        driver = self._driver_here()
+        if self._local:
+            return os.fstat(descriptor.fd)
+        if not driver.serves(STATX):
+            result: os.stat_result = await self._in_thread(os.fstat, descriptor)
+            return result
+        out = bytearray(STATX_SIZE)
+        raise_for(await driver.run(STATX, descriptor, address(out)), self.name)
+        return to_stat_result(out)
+
+    # ---- checks ---------------------------------------------------------------------
+
+    def _check(self, offset: int, *, readable: bool = False, writable: bool = False) -> Descriptor:
+        """The descriptor, when the file is open here, in such a mode, and offset is one."""
+        descriptor = self._open_descriptor()
+        if readable and not self.mode.readable:
+            raise io.UnsupportedOperation("not readable")
+        if writable and not self.mode.writable:
+            raise io.UnsupportedOperation("not writable")
+        if not 0 <= offset <= MAX_OFFSET:
+            raise ValueError(f"offset must be from 0 to 2**63-1, not {offset}")
+        self._driver_here()
+        return descriptor
+
+    def _still(self, descriptor: Descriptor) -> None:
+        """Raise if the file was closed while the caller was suspended."""
+        if self._descriptor is not descriptor:
+            self._open_descriptor()
+
+
+async def _all(calls: list[Any]) -> list[Any]:
+    """Await all; then raise the first error there was."""
+    if not calls:
+        return []
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
+
+
+def _bytes_view(buffer: Any) -> memoryview:
+    """The buffer as bytes. ``TypeError`` when it is none, or not contiguous."""
+    view = memoryview(buffer)
+    if not view.c_contiguous:
+        raise TypeError("the buffer must be C-contiguous")
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")

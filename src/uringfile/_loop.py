@@ -1,0 +1,83 @@
+"""From the running event loop to its driver.
+
+The loop is not patched and the driver is not kept here: the loop owns its driver through
+the reader on the eventfd, so that a loop that is closed or collected frees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+
+from uringfile._choice import open_engine
+from uringfile._driver import Driver, Stats
+from uringfile._engine import EngineInfo
+
+_Drivers = dict[str | None, weakref.ref[Driver]]
+_by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Drivers] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def running_driver(engine: str | None = None) -> Driver:
+    """The driver of the running loop for the engine of that name; made on first use.
+
+    Raises ``RuntimeError`` outside of a running loop, ``EngineUnavailable`` and
+    ``ValueError`` as ``open_engine`` does.
+    """
+    loop = asyncio.get_running_loop()
+    drivers = _by_loop.get(loop)
+    if drivers is not None:
+        ref = drivers.get(engine)
+        driver = ref() if ref is not None else None
+        if driver is not None and driver.alive:
+            return driver
+    return _make_driver(loop, engine)
+
+
+def _make_driver(loop: asyncio.AbstractEventLoop, engine: str | None) -> Driver:
+    _free_closed_loops()
+    opened, reason = open_engine(engine)
+    drivers = _by_loop.setdefault(loop, {})
+    # The default and the same engine by name share one ring.
+    ref = drivers.get(opened.name)
+    driver = ref() if ref is not None else None
+    if driver is not None and driver.alive:
+        opened.destroy()
+    else:
+        driver = Driver(loop, opened, reason)
+        drivers[opened.name] = weakref.ref(driver)
+    drivers[engine] = weakref.ref(driver)
+    return driver
+
+
+def _free_closed_loops() -> None:
+    """For loops whose driver something else keeps alive (a file that was never closed)."""
+    for loop, drivers in list(_by_loop.items()):
+        if loop.is_closed():
+            for ref in drivers.values():
+                driver = ref()
+                if driver is not None:
+                    driver.close()
+            del _by_loop[loop]
+
+
+def engine_info() -> EngineInfo:
+    """Which engine serves, and why.
+
+    Inside a running loop that loop's engine; elsewhere one is opened, asked and closed.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        engine, reason = open_engine(None)
+        try:
+            return engine.describe(reason)
+        finally:
+            engine.destroy()
+    return running_driver().info()
+
+
+def stats(engine: str | None = None) -> Stats:
+    """The counters of the running loop's engine (that of the name, if one is given)."""
+    return running_driver(engine).stats()

@@ -1,0 +1,141 @@
+"""The engines written in C. The only module that imports the cffi library."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from uringfile import _engine
+from uringfile._engine import EngineInfo
+from uringfile._native import ffi, lib
+
+#: Entries of the submission queue. Operations beyond it are flushed in several calls.
+ENTRIES = 64
+
+# Completions copied out in one call; more of them wait for the next turn of the loop.
+REAP_MAX = 256
+
+_KINDS = {"io_uring": lib.UF_IO_URING, "posix_aio": lib.UF_POSIX_AIO}
+
+# What is worth telling of IORING_FEAT_* and IORING_SETUP_* (bit numbers: kernel ABI).
+_FEATURES = {1: "nodrop", 5: "fast_poll", 7: "sqpoll_nonfixed", 9: "native_workers"}
+_SETUP_FLAGS = {7: "submit_all", 8: "coop_taskrun", 9: "taskrun_flag"}
+
+for _number, _name in enumerate(_engine.OPCODE_NAMES):
+    if getattr(lib, "UF_" + _name.upper()) != _number:
+        raise ImportError("uringfile._native does not match uringfile; reinstall the package")
+
+# Called for every operation: module globals save an attribute look-up each.
+_submit = lib.uf_submit
+_flush = lib.uf_flush
+_reap = lib.uf_reap
+_cancel = lib.uf_cancel
+
+#: ``read_nowait(fd, addr, length, offset)``: what the page cache can give at once, or
+#: ``-EAGAIN``; ``-EOPNOTSUPP`` where the file system cannot tell (preadv2, Linux 4.14).
+read_nowait = lib.uf_read_nowait
+
+
+def address(buffer: Any, start: int = 0, *, writable: bool = False) -> Any:
+    """The memory of ``buffer`` from byte ``start`` on, exported as long as the result lives."""
+    pin = ffi.from_buffer("char[]", buffer, require_writable=writable)
+    if not start:
+        return pin
+    return ffi.gc(pin + start, lambda _: pin)  # the closure keeps the pin
+
+
+class NativeEngine:
+    """An engine of ``csrc``, owned by the thread that made it."""
+
+    def __init__(self, name: str, entries: int = ENTRIES) -> None:
+        out = ffi.new("uf_engine **")
+        step = ffi.new("char **")
+        ret = lib.uf_open(_KINDS[name], entries, out, step)
+        if ret:
+            raise OSError(-ret, f"{ffi.string(step[0]).decode()}: {os.strerror(-ret)}")
+        self.name = name
+        self._handle = out[0]
+        self.eventfd: int = lib.uf_eventfd(self._handle)
+        info = self._info()
+        self.opcodes: int = info.opcodes
+        self._completions = ffi.new("uf_completion[]", REAP_MAX)
+        self._pairs = memoryview(ffi.buffer(self._completions)).cast("B").cast("q")
+
+    def submit(self, opcode: int, fd: int, addr: Any, length: int, offset: int, token: int) -> int:
+        ret: int = _submit(self._handle, opcode, fd, addr, length, offset, token)
+        return ret
+
+    def flush(self) -> int:
+        ret: int = _flush(self._handle)
+        return ret
+
+    def reap(self, drain: bool) -> list[int]:
+        n = _reap(self._handle, self._completions, REAP_MAX, drain)
+        return self._pairs[: 2 * n].tolist() if n > 0 else []
+
+    def cancel(self, token: int) -> int:
+        ret: int = _cancel(self._handle, token)
+        return ret
+
+    def forget_fd(self, fd: int) -> None:
+        lib.uf_forget_fd(self._handle, fd)
+
+    def shutdown(self) -> None:
+        lib.uf_shutdown(self._handle)
+
+    def wait(self, timeout_ms: int) -> int:
+        ret: int = lib.uf_wait(self._handle, timeout_ms)
+        return ret
+
+    def destroy(self) -> None:
+        """Release the engine; any other call on it is undefined from here on."""
+        lib.uf_destroy(self._handle)
+        self._handle = ffi.NULL
+
+    def _info(self) -> Any:
+        info = ffi.new("uf_info *")
+        lib.uf_describe(self._handle, info)
+        return info
+
+    def describe(self, reason: str | None) -> EngineInfo:
+        info = self._info()
+        features = [
+            "op:" + name
+            for number, name in enumerate(_engine.OPCODE_NAMES)
+            if info.opcodes >> number & 1
+        ]
+        features += [name for bit, name in _FEATURES.items() if info.features >> bit & 1]
+        features += [name for bit, name in _SETUP_FLAGS.items() if info.setup_flags >> bit & 1]
+        return EngineInfo(self.name, reason, info.entries, info.capacity, tuple(features))
+
+
+def new_scratch(size: int) -> tuple[Any, Any]:
+    """Memory for short reads, and the buffer object whose slices copy out of it."""
+    memory = ffi.new("char[]", size)
+    return memory, ffi.buffer(memory)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What is known of an open file without waiting for its file system."""
+
+    mode: int
+    size: int
+    #: Alignment of offsets for O_DIRECT; 0 when the kernel does not tell (Linux 6.1).
+    dio_align: int
+    #: The mount, a number that is never used again; 0 when unknown (Linux 6.8).
+    mount: int
+
+
+def identify(fd: int) -> Identity:
+    out = ffi.new("uf_identity *")
+    ret = lib.uf_identify(fd, out)
+    if ret:
+        raise OSError(-ret, os.strerror(-ret))
+    return Identity(out.mode, out.size, out.dio_align, out.mount)
+
+
+def is_local(fd: int) -> bool:
+    """Whether nobody outside this machine answers for the file system; may itself wait."""
+    return bool(lib.uf_is_local(fd))

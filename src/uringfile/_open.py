@@ -1,0 +1,117 @@
+"""From a path to an open descriptor and back, without holding up the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from uringfile._driver import Driver, raise_for
+from uringfile._engine import ASYNC, CLOSE, OPENAT
+from uringfile._errors import Filename, os_error
+from uringfile._fd import Descriptor, NoDescriptor
+from uringfile._native_engine import is_local
+
+_NO_DESCRIPTOR = NoDescriptor()
+
+# Mount -> whether it is local. A mount's number is never used again, so nothing goes stale.
+_local_mounts: dict[int, bool] = {}
+
+
+async def open_path(driver: Driver, path: str | bytes, flags: int, permissions: int) -> int:
+    """open(2). Cancelled, it leaves no descriptor behind, though it may leave a new file."""
+    if not driver.serves(OPENAT):
+        fd: int = await in_thread(
+            driver, _NO_DESCRIPTOR, os.open, path, flags, permissions, on_orphan=os.close
+        )
+        return fd
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise ValueError("embedded null byte")
+    # To a worker at once: an attempt on this thread would open a FIFO with O_NONBLOCK.
+    ret = await driver.run(
+        OPENAT | ASYNC, _NO_DESCRIPTOR, name + b"\0", permissions, flags, _close_orphan
+    )
+    return raise_for(ret, path)
+
+
+def _close_orphan(result: int) -> None:
+    if result >= 0:
+        os.close(result)
+
+
+async def close_descriptor(
+    driver: Driver, descriptor: Descriptor, local: bool, filename: Filename
+) -> None:
+    """close(2) once nothing holds the descriptor; it is released even if this is cancelled.
+
+    On local file systems close waits for nothing; elsewhere (NFS, FUSE) it may write back,
+    so the engine does it.
+    """
+    try:
+        await descriptor.idle()
+    except asyncio.CancelledError:
+        descriptor.close_when_idle()
+        raise
+    driver.engine.forget_fd(descriptor.fd)
+    if local:
+        _close(descriptor.fd, filename)
+    elif driver.serves(CLOSE):
+        operation = driver.start(CLOSE, descriptor)
+        raise_for(await asyncio.shield(operation.future), filename)
+    else:
+        await in_thread(driver, _NO_DESCRIPTOR, _close, descriptor.fd, filename)
+
+
+def _close(fd: int, filename: Filename) -> None:
+    try:
+        os.close(fd)
+    except OSError as error:
+        raise os_error(-error.errno, filename) from None  # type: ignore[operator]
+
+
+async def is_local_mount(driver: Driver, descriptor: Descriptor, mount: int) -> bool:
+    """Whether fstat and close on this mount may be called on the loop's thread."""
+    if mount not in _local_mounts:
+        if not mount:
+            return False
+        _local_mounts[mount] = await in_thread(driver, descriptor, is_local, descriptor.fd)
+    return _local_mounts[mount]
+
+
+async def in_thread(
+    driver: Driver,
+    holds: Descriptor,
+    function: Callable[..., Any],
+    *args: Any,
+    on_orphan: Callable[[Any], None] | None = None,
+) -> Any:
+    """A call that the engine does not take, on the loop's default executor.
+
+    The descriptor is held until the thread is done, whatever becomes of the caller;
+    ``on_orphan`` gets the result when the caller is gone.
+    """
+    holds.holders += 1
+    future = driver.loop.run_in_executor(None, function, *args)
+    finished = orphaned = False
+
+    def drop_result() -> None:
+        if on_orphan is not None and not future.cancelled() and future.exception() is None:
+            on_orphan(future.result())
+
+    def finish(_: asyncio.Future[Any]) -> None:
+        nonlocal finished
+        finished = True
+        holds.release()
+        if orphaned:
+            drop_result()
+
+    future.add_done_callback(finish)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        orphaned = True
+        if finished:
+            drop_result()
+        raise

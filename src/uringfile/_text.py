@@ -1,0 +1,30 @@
+"""Strings to bytes and back, at an offset of a file.
+
+Codecs with a byte order mark write it once, in front of the first character of the file,
+and not in front of each piece.
+"""
+
+from __future__ import annotations
+
+import codecs
+import sys
+
+_NATIVE = "le" if sys.byteorder == "little" else "be"
+
+# Codecs that put a mark in front: what they write and read behind offset 0.
+_WITHOUT_MARK = {
+    "utf-16": f"utf-16-{_NATIVE}",
+    "utf-32": f"utf-32-{_NATIVE}",
+    "utf-8-sig": "utf-8",
+}
+
+
+def check_codec(encoding: str, errors: str) -> str:
+    """The canonical name of the codec. Raises ``LookupError`` for names that nobody knows."""
+    codecs.lookup_error(errors)
+    return codecs.lookup(encoding).name
+
+
+def codec_at(codec: str, offset: int) -> str:
+    """The codec (canonical name) to use at ``offset``: without a mark behind the start."""
+    return _WITHOUT_MARK.get(codec, codec) if offset else codec
