@@ -3,13 +3,15 @@
 import sys
 
 if sys.platform != "linux":
-    raise ImportError(f"uringfile works on Linux only: io_uring is Linux's (this is {sys.platform})")
+    raise ImportError(f"uringfile needs Linux and its io_uring or POSIX AIO, not {sys.platform}")
 
 from uringfile._driver import Stats
 from uringfile._engine import EngineInfo
 from uringfile._errors import ClosedFileError, EngineUnavailable
 from uringfile._file import AIOFile
 from uringfile._loop import engine_info, stats
+from uringfile._readers import LineReader, Reader
+from uringfile._writer import Writer
 
 __version__ = "0.1.0"
 
@@ -18,7 +20,10 @@ __all__ = [
     "ClosedFileError",
     "EngineInfo",
     "EngineUnavailable",
+    "LineReader",
+    "Reader",
     "Stats",
+    "Writer",
     "engine_info",
     "stats",
 ]

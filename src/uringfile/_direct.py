@@ -134,9 +134,7 @@ class DirectIO:
         """The operation, on a buffer that is dropped, not reused, if this is cancelled."""
         ret = -errno.EINTR
         while ret == -errno.EINTR:
-            ret = await self._driver.run(
-                opcode, self._descriptor, address(bounce), size, offset
-            )
+            ret = await self._driver.run(opcode, self._descriptor, address(bounce), size, offset)
         return raise_for(ret, self._name)
 
     def _take(self, size: int) -> mmap.mmap:

@@ -313,9 +313,10 @@ class AIOFile:
             size = -1
         if size < -1:
             raise ValueError(f"size must be -1 or more, not {size}")
-        if self._stream and size < 0 or size < 0 and not (known := await self._left(offset)):
+        known = await self._left(offset) if size < 0 and not self._stream else size
+        if known <= 0 and size < 0:
             return await self._read_unsized(descriptor, offset)
-        data = await self._read_block(descriptor, known if size < 0 else size, offset)
+        data = await self._read_block(descriptor, known, offset)
         if size >= 0 or len(data) < known:
             return data
         # To the end means to the end, also of a file that has grown meanwhile.
@@ -351,9 +352,7 @@ class AIOFile:
                 break
         return done
 
-    async def _read_some(
-        self, descriptor: Descriptor, buffer: Any, start: int, offset: int
-    ) -> int:
+    async def _read_some(self, descriptor: Descriptor, buffer: Any, start: int, offset: int) -> int:
         """One read(2), from the page cache if that can serve it."""
         driver = self._driver_here()
         addr = address(buffer, start)
@@ -439,7 +438,7 @@ class AIOFile:
             while done < size:
                 done += await self._write_some(descriptor, data, done, offset + done)
         except OSError as error:
-            error.characters_written = done
+            error.characters_written = done  # type: ignore[attr-defined]  # every OSError has it
             raise
         return done
 
@@ -540,9 +539,7 @@ class AIOFile:
 
     async def _in_thread(self, function: Any, descriptor: Descriptor, *args: Any) -> Any:
         try:
-            return await in_thread(
-                self._driver_here(), descriptor, function, descriptor.fd, *args
-            )
+            return await in_thread(self._driver_here(), descriptor, function, descriptor.fd, *args)
         except OSError as error:
             raise os_error(-(error.errno or errno.EIO), self.name) from None
 

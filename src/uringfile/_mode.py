@@ -42,10 +42,7 @@ class Mode(str):
 
 
 def _flags(mode: Mode) -> int:
-    if mode.plus:
-        flags = os.O_RDWR
-    else:
-        flags = os.O_WRONLY if mode.writable else os.O_RDONLY
+    flags = os.O_RDWR if mode.plus else os.O_WRONLY if mode.writable else os.O_RDONLY
     if "w" in mode:
         flags |= os.O_CREAT | os.O_TRUNC
     if mode.created:
