@@ -14,7 +14,8 @@
  *     belong to the engine.
  *  4. submit may only stage; flush makes the kernel see it.
  *  5. The eventfd becomes readable when something can be reaped. A wake-up may
- *     be spurious, never lost; reaping drains it.
+ *     be spurious, never lost; reaping drains it. (What completes within flush
+ *     is announced by its return value: no wake-up is spent on it.)
  *  6. cancel is a request and completes nothing by itself.
  *  7. To close: shutdown refuses new work, the caller cancels, reaps until nothing
  *     is in flight, then destroys. What cannot be stopped keeps its buffer for ever.

@@ -1,0 +1,92 @@
+"""Engines to test on, file systems to test on, and the report of what ran where."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from uringfile._engine import ENGINE_NAMES
+from uringfile._native_engine import NativeEngine
+
+_ran: Counter[str] = Counter()
+
+
+def why_missing(name: str) -> str | None:
+    """Why an engine does not start here, or None when it does."""
+    try:
+        NativeEngine(name).destroy()
+    except OSError as refusal:
+        return f"{name} does not start here: {refusal}"
+    return None
+
+
+MISSING = {name: why_missing(name) for name in ENGINE_NAMES}
+
+
+@pytest.fixture(params=ENGINE_NAMES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name of each engine in turn; one that is missing is a named skip."""
+    reason = MISSING[request.param]
+    if reason is not None:
+        pytest.skip(reason)
+    _ran[request.param] += 1
+    return str(request.param)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name in ENGINE_NAMES:
+        terminalreporter.write_line(f"{name}: {MISSING[name] or f'{_ran[name]} tests'}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With URINGFILE_REQUIRE_IO_URING=1 a run without io_uring is a failure."""
+    if os.environ.get("URINGFILE_REQUIRE_IO_URING") == "1" and MISSING["io_uring"]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A file of 1 MiB in which each block of eight bytes tells its own offset."""
+    path = tmp_path / "data"
+    path.write_bytes(b"".join(i.to_bytes(8, "big") for i in range(0, 1 << 20, 8)))
+    return path
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe; its ends are closed afterwards if they are still open."""
+    ends = os.pipe()
+    yield ends
+    for fd in ends:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+def open_fds() -> set[str]:
+    gc.collect()
+    return {
+        f"{fd}:{os.readlink(f'/proc/self/fd/{fd}')}"
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.lexists(f"/proc/self/fd/{fd}")
+    }
+
+
+def run_python(code: str, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in an interpreter of its own, for tests that may crash or hang it."""
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code, *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+        check=False,
+    )
