@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
 from uringfile._engine import ENGINE_NAMES
 from uringfile._native_engine import NativeEngine
+
+T = TypeVar("T")
 
 _ran: Counter[str] = Counter()
 
@@ -33,11 +38,16 @@ MISSING = {name: why_missing(name) for name in ENGINE_NAMES}
 @pytest.fixture(params=ENGINE_NAMES)
 def engine(request: pytest.FixtureRequest) -> str:
     """The name of each engine in turn; one that is missing is a named skip."""
-    reason = MISSING[request.param]
+    count(request.param)
+    return str(request.param)
+
+
+def count(name: str) -> None:
+    """The running test needs that engine: skip it by name, or count it."""
+    reason = MISSING.get(name)
     if reason is not None:
         pytest.skip(reason)
-    _ran[request.param] += 1
-    return str(request.param)
+    _ran[name] += 1
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -65,10 +75,8 @@ def pipe() -> Iterator[tuple[int, int]]:
     ends = os.pipe()
     yield ends
     for fd in ends:
-        try:
+        with contextlib.suppress(OSError):
             os.close(fd)
-        except OSError:
-            pass
 
 
 def open_fds() -> set[str]:
@@ -90,3 +98,22 @@ def run_python(code: str, *args: str, **environment: str) -> subprocess.Complete
         env={**os.environ, **environment},
         check=False,
     )
+
+
+def run(main: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None) -> T:
+    """asyncio.run() that leaves the current event loop of the thread alone."""
+    loop = loop or asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        loop.run_until_complete(_end(loop))
+        loop.close()
+
+
+async def _end(loop: asyncio.AbstractEventLoop) -> None:
+    pending = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()

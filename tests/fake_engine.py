@@ -6,6 +6,7 @@ does not. Nothing completes before the test calls ``complete`` or ``perform``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -74,10 +75,8 @@ class FakeEngine:
     def reap(self, drain: bool) -> list[int]:
         assert not self.destroyed
         if drain:
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self.eventfd)
-            except BlockingIOError:
-                pass
         done, self.done = self.done, []
         return [number for pair in done for number in pair]
 

@@ -1,0 +1,447 @@
+"""The driver against the fake engine: the test decides when and how operations complete."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+import random
+import weakref
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from conftest import run
+from fake_engine import FakeEngine
+
+from uringfile import AIOFile, ClosedFileError, _driver, _loop
+from uringfile._driver import Driver
+from uringfile._engine import CLOSE, FSYNC, OPENAT, READ, WRITE
+from uringfile._fd import Descriptor
+
+
+async def turns(n: int = 10) -> None:
+    for _ in range(n):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def fake() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+async def driver(fake: FakeEngine) -> AsyncIterator[Driver]:
+    driver = Driver(asyncio.get_running_loop(), fake, None)
+    yield driver
+    driver.loop.remove_reader(fake.eventfd)
+    for operation in fake.pending():
+        fake.complete(operation.token, -errno.ECANCELED)
+    driver.close()
+    assert fake.destroyed
+
+
+def start(driver: Driver, n: int, fd: Descriptor | None = None) -> list[asyncio.Task[int]]:
+    fd = fd or Descriptor(99)
+    return [asyncio.ensure_future(driver.run(READ, fd, b"x" * 8, 8, i)) for i in range(n)]
+
+
+async def test_one_flush_for_each_turn(driver: Driver, fake: FakeEngine) -> None:
+    tasks = start(driver, 4)
+    await turns()
+    assert fake.flushes == 1
+    for operation in fake.pending():
+        fake.complete(operation.token, 8)
+    assert await asyncio.gather(*tasks) == [8] * 4
+
+
+async def test_completions_in_any_order(driver: Driver, fake: FakeEngine) -> None:
+    tasks = start(driver, 4)
+    await turns()
+    for operation in reversed(fake.pending()):
+        fake.complete(operation.token, operation.offset)
+        await turns()
+        assert tasks[operation.offset].done()
+    assert await asyncio.gather(*tasks) == [0, 1, 2, 3]
+
+
+async def test_more_than_the_engine_holds(driver: Driver, fake: FakeEngine) -> None:
+    tasks = start(driver, 500)
+    seen = []
+    while not all(task.done() for task in tasks):
+        await turns()
+        assert len(fake.in_flight) <= fake.capacity
+        for operation in fake.pending():
+            seen.append(operation.offset)
+            fake.complete(operation.token, 8)
+    assert seen == sorted(seen), "in call order"
+    assert await asyncio.gather(*tasks) == [8] * 500
+    stats = driver.stats()
+    assert (stats.submitted, stats.completed, stats.in_flight, stats.queued) == (500, 500, 0, 0)
+
+
+async def test_cancel_releases_the_caller_and_keeps_the_buffer(
+    driver: Driver, fake: FakeEngine
+) -> None:
+    class Buffer(bytearray):
+        pass
+
+    fd = Descriptor(99)
+    buffer = Buffer(8)
+    alive = weakref.ref(buffer)
+    task = asyncio.ensure_future(driver.run(READ, fd, buffer, 8))
+    await turns()
+    (operation,) = fake.pending()
+    operation.addr = None  # a real engine holds an address, not a reference
+    del buffer
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del task
+    gc.collect()
+    assert alive() is not None, "the kernel may still write to it"
+    assert fd.holders == 1
+    assert operation.cancel_asked
+    fake.cancel_done(operation.token)
+    await turns()
+    gc.collect()
+    assert alive() is None
+    assert fd.holders == 0
+
+
+async def test_cancel_before_the_flush(driver: Driver, fake: FakeEngine) -> None:
+    (task,) = start(driver, 1)
+    await asyncio.sleep(0)
+    task.cancel()
+    await turns()
+    assert task.cancelled()
+    (operation,) = fake.pending()
+    assert operation.cancel_asked
+    fake.complete(operation.token, 8)  # the cancellation lost the race
+    await turns()
+    assert driver.stats().in_flight == 0
+
+
+async def test_cancel_in_the_queue_never_reaches_the_engine(
+    driver: Driver, fake: FakeEngine
+) -> None:
+    fd = Descriptor(99)
+    tasks = start(driver, 20, fd)
+    await turns()
+    assert driver.stats().queued == 12
+    for task in tasks[8:]:
+        task.cancel()
+    await turns()
+    assert all(task.cancelled() for task in tasks[8:])
+    assert driver.stats().queued == 0
+    assert fd.holders == 8
+    assert driver.stats().submitted == 8
+
+
+async def test_cancelled_in_the_turn_of_the_completion(driver: Driver, fake: FakeEngine) -> None:
+    orphans: list[int] = []
+    task = asyncio.ensure_future(driver.run(OPENAT, Descriptor(99), b"p\0", 0, 0, orphans.append))
+    await turns()
+    (operation,) = fake.pending()
+    fake.complete(operation.token, 42)
+    driver._on_eventfd()  # the future is resolved, the task has not run yet
+    task.cancel()
+    await turns()
+    assert task.cancelled()
+    assert orphans == [42]
+
+
+async def test_cancelled_open_closes_what_it_opened(driver: Driver, fake: FakeEngine) -> None:
+    orphans: list[int] = []
+    task = asyncio.ensure_future(driver.run(OPENAT, Descriptor(99), b"p\0", 0, 0, orphans.append))
+    await turns()
+    task.cancel()
+    await turns()
+    (operation,) = fake.pending()
+    fake.complete(operation.token, 42)
+    await turns()
+    assert orphans == [42]
+
+
+async def test_stubborn_operation_gives_its_descriptor_back(
+    driver: Driver, fake: FakeEngine
+) -> None:
+    """EALREADY: it runs on a duplicate, so the file can be closed meanwhile."""
+    fake.stubborn = True
+    fd = Descriptor(99)
+    (task,) = start(driver, 1, fd)
+    await turns()
+    task.cancel()
+    await turns()
+    assert fd.holders == 0
+    assert driver.stats().in_flight == 1, "the buffer stays"
+    (operation,) = fake.pending()
+    fake.complete(operation.token, 8)
+    await turns()
+    assert driver.stats().in_flight == 0
+    assert fd.holders == 0
+
+
+async def test_flush_is_tried_again(driver: Driver, fake: FakeEngine) -> None:
+    fake.flush_errors = [-errno.EAGAIN, -errno.EBUSY, -errno.ENOMEM]
+    (task,) = start(driver, 1)
+    while not fake.pending():
+        await asyncio.sleep(0.001)
+    assert fake.flushes == 4
+    fake.complete(fake.pending()[0].token, 8)
+    assert await task == 8
+
+
+async def test_rejected_operation_is_an_error_at_once(driver: Driver, fake: FakeEngine) -> None:
+    fake.opcodes = 0
+    fd = Descriptor(99)
+    assert await driver.run(FSYNC, fd) == -errno.EOPNOTSUPP
+    assert fd.holders == 0
+
+
+async def test_random_storms(driver: Driver, fake: FakeEngine) -> None:
+    """Cancellations and completions in any order: each ends once, nothing stays held."""
+    rng = random.Random(20)
+    fd = Descriptor(99)
+    for _ in range(200):
+        tasks = start(driver, rng.randrange(1, 30), fd)
+        while not all(task.done() for task in tasks):
+            for task in tasks:
+                if rng.random() < 0.1:
+                    task.cancel()
+            await turns(rng.randrange(6))
+            pending = fake.pending()
+            rng.shuffle(pending)
+            for operation in pending[: rng.randrange(6)]:
+                fake.complete(operation.token, rng.choice([8, 0, -errno.EIO, -errno.ECANCELED]))
+    while fake.in_flight:
+        await turns()
+        for operation in fake.pending():
+            fake.complete(operation.token, 8)
+    await turns()
+    assert fd.holders == 0
+    assert driver.stats().in_flight == driver.stats().queued == 0
+
+
+async def test_budget_lets_the_loop_run(driver: Driver) -> None:
+    ran = []
+    driver.budget = 0
+    driver.loop.call_soon(ran.append, 1)
+    await driver.yield_turn()
+    assert ran == [1]
+    assert driver.budget == _driver.TURN_BUDGET
+
+
+# ---- files on the fake ---
+
+
+@pytest.fixture
+async def open_on_fake(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., AIOFile]:
+    monkeypatch.setattr("uringfile._file.running_driver", lambda engine: driver)
+
+    async def opened(mode: str = "rb+") -> AIOFile:
+        path = tmp_path / "file"
+        path.write_bytes(bytes(range(256)) * 16)
+        file = AIOFile(os.open(path, os.O_RDWR), mode)
+        await file.open()
+        file._inline = False  # everything through the engine
+        return file
+
+    return opened  # type: ignore[return-value]
+
+
+async def test_short_reads_are_continued(
+    open_on_fake: Callable[..., AIOFile], fake: FakeEngine
+) -> None:
+    file = await open_on_fake()
+    task = asyncio.ensure_future(file.read(100, 0))
+    lengths = []
+    for length in (1, 60, 39):
+        await turns()
+        (operation,) = fake.pending()
+        lengths.append(operation.length)
+        operation.length = length
+        fake.perform(operation.token)
+    assert await task == bytes(range(100))
+    assert lengths == [100, 99, 39]
+    await file.close()
+
+
+async def test_short_writes_are_continued(
+    open_on_fake: Callable[..., AIOFile], fake: FakeEngine
+) -> None:
+    file = await open_on_fake()
+    task = asyncio.ensure_future(file.write(b"abcdef", 10))
+    for length in (1, 3, 2):
+        await turns()
+        (operation,) = fake.pending()
+        operation.length = length
+        fake.perform(operation.token)
+    assert await task == 6
+    assert os.pread(file.fileno(), 8, 9) == b"\x09abcdef\x10"
+    await file.close()
+
+
+async def test_failed_write_says_how_much_got_there(
+    open_on_fake: Callable[..., AIOFile], fake: FakeEngine
+) -> None:
+    file = await open_on_fake()
+    task = asyncio.ensure_future(file.write(b"abcdef", 10))
+    await turns()
+    (operation,) = fake.pending()
+    operation.length = 4
+    fake.perform(operation.token)
+    await turns()
+    fake.complete(fake.pending()[0].token, -errno.ENOSPC)
+    with pytest.raises(OSError, match="No space") as raised:
+        await task
+    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.characters_written == 4  # type: ignore[attr-defined]
+    await file.close()
+
+
+async def test_interrupted_operations_are_repeated(
+    open_on_fake: Callable[..., AIOFile], fake: FakeEngine
+) -> None:
+    file = await open_on_fake()
+    for call in (file.read(4), file.write(b"data"), file.fsync(), file.truncate(99)):
+        task = asyncio.ensure_future(call)
+        await turns()
+        fake.complete(fake.pending()[0].token, -errno.EINTR)
+        await turns()
+        fake.perform(fake.pending()[0].token)
+        await task
+    await file.close()
+
+
+async def test_close_ends_pending_reads_and_waits_for_writes(
+    open_on_fake: Callable[..., AIOFile], fake: FakeEngine
+) -> None:
+    file = await open_on_fake()
+    fd = file.fileno()
+    read = asyncio.ensure_future(file.read(4))
+    write = asyncio.ensure_future(file.write(b"data"))
+    await turns()
+    close = asyncio.ensure_future(file.close())
+    await turns()
+    with pytest.raises(ClosedFileError, match="was closed during read"):
+        await read
+    assert not write.done()
+    assert not close.done()
+    os.fstat(fd)  # still open: the engine holds it
+    by_opcode = {operation.opcode: operation for operation in fake.pending()}
+    assert by_opcode[READ].cancel_asked
+    assert not by_opcode[WRITE].cancel_asked
+    fake.cancel_done(by_opcode[READ].token)
+    await turns()
+    assert not close.done()
+    fake.perform(by_opcode[WRITE].token)
+    await close
+    assert await write == 4
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+    assert fd in fake.forgotten
+
+
+async def test_cancelled_close_goes_on(
+    open_on_fake: Callable[..., AIOFile], fake: FakeEngine
+) -> None:
+    file = await open_on_fake()
+    fd = file.fileno()
+    write = asyncio.ensure_future(file.write(b"data"))
+    await turns()
+    close = asyncio.ensure_future(file.close())
+    await turns()
+    close.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await close
+    assert file.closed
+    os.fstat(fd)
+    fake.perform(fake.pending()[0].token)
+    assert await write == 4
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+
+
+async def test_close_through_the_engine_reports_its_error(
+    open_on_fake: Callable[..., AIOFile], fake: FakeEngine
+) -> None:
+    file = await open_on_fake()
+    file._local = False
+    fd = file.fileno()
+    task = asyncio.ensure_future(file.close())
+    await turns()
+    (operation,) = fake.pending()
+    assert operation.opcode == CLOSE
+    os.close(fd)
+    fake.complete(operation.token, -errno.EDQUOT)
+    with pytest.raises(OSError, match="quota"):
+        await task
+    await file.close()  # the second time it is closed, and silent
+    assert file.closed
+
+
+async def test_failed_fsync_sticks(open_on_fake: Callable[..., AIOFile], fake: FakeEngine) -> None:
+    file = await open_on_fake()
+    task = asyncio.ensure_future(file.fsync())
+    await turns()
+    fake.complete(fake.pending()[0].token, -errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        await task
+    for again in (file.fsync, file.fdsync):
+        with pytest.raises(OSError, match="Input/output"):
+            await again()
+    assert fake.pending() == []
+    await file.close()
+
+
+# ---- the end of the loop ---
+
+
+def test_closing_the_loop_frees_the_driver(fake: FakeEngine) -> None:
+    loop = asyncio.new_event_loop()
+    driver = weakref.ref(Driver(loop, fake, None))
+    gc.collect()
+    assert driver() is not None, "the loop owns it"
+    loop.close()
+    gc.collect()
+    assert driver() is None
+    assert fake.destroyed
+
+
+def test_what_does_not_stop_is_leaked_and_reported(
+    fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_driver, "LINGER_SECONDS", 0.05)
+
+    class Buffer(bytearray):
+        pass
+
+    loop = asyncio.new_event_loop()
+    driver = Driver(loop, fake, None)
+    buffer = Buffer(8)
+    alive = weakref.ref(buffer)
+    driver.start(READ, Descriptor(99), buffer, 8)
+    loop.run_until_complete(turns())
+    fake.pending()[0].addr = None
+    del buffer
+    with pytest.warns(ResourceWarning, match="1 operations did not stop"):
+        driver.close()
+    loop.close()
+    del driver
+    gc.collect()
+    assert fake.destroyed
+    assert alive() is not None
+
+
+def test_one_driver_for_each_loop() -> None:
+    async def both() -> tuple[Driver, Driver]:
+        return _loop.running_driver(), _loop.running_driver()
+
+    first, second = run(both())
+    assert first is second
+    third, _ = run(both())
+    assert third is not first
