@@ -8,6 +8,7 @@ import gc
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -77,6 +78,19 @@ def pipe() -> Iterator[tuple[int, int]]:
     for fd in ends:
         with contextlib.suppress(OSError):
             os.close(fd)
+
+
+def make_cold(fd: int, offset: int) -> None:
+    """Drop the file from the page cache, as far as the block at offset tells."""
+    for _ in range(100):
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return
+        time.sleep(0.01)
+    pytest.skip("the page cache does not let go of the file here")
 
 
 def open_fds() -> set[str]:

@@ -116,6 +116,7 @@ class Driver:
         descriptor stay held until the kernel has let go of them.
         """
         operation = self.start(opcode, holds, addr, length, offset, on_orphan)
+        assert operation.future is not None
         try:
             return await operation.future
         except asyncio.CancelledError:
@@ -207,7 +208,7 @@ class Driver:
     def _resolve(self, operation: Operation, result: int) -> None:
         operation.holds.release()
         future = operation.future
-        if not future.done():
+        if future is not None and not future.done():
             future.set_result(result)
         elif operation.on_orphan is not None:
             operation.on_orphan(result)
@@ -226,13 +227,13 @@ class Driver:
 
     def _abandon(self, operation: Operation) -> None:
         """Nobody waits for the operation any more."""
-        future = operation.future
-        if future.done() and not future.cancelled():
+        # The future refers to the frames that awaited it; they need not live on.
+        future, operation.future = operation.future, None
+        if future is None or future.cancelled():
+            self._cancel(operation)
+        elif operation.on_orphan is not None and future.exception() is None:
             # It completed in the very turn in which its task was cancelled.
-            if operation.on_orphan is not None and future.exception() is None:
-                operation.on_orphan(future.result())
-            return
-        self._cancel(operation)
+            operation.on_orphan(future.result())
 
     def _cancel(self, operation: Operation) -> None:
         token = operation.token
@@ -260,7 +261,7 @@ class Driver:
                 continue
             if not writes and operation.opcode & ~ASYNC != READ:
                 continue
-            if not operation.future.done():
+            if operation.future is not None and not operation.future.done():
                 operation.future.set_exception(
                     ClosedFileError(f"{filename!r} was closed during {_name(operation)}()")
                 )

@@ -161,6 +161,8 @@ class AIOFile:
         assert driver is not None
         if driver.loop is not get_running_loop():
             raise RuntimeError(f"{self.name!r} belongs to a different event loop")
+        if not driver.alive:
+            raise RuntimeError(f"{self.name!r} belongs to the process that forked this one")
         return driver
 
     # ---- open and close -----------------------------------------------------------
@@ -260,10 +262,10 @@ class AIOFile:
         descriptor = getattr(self, "_descriptor", None)
         if descriptor is None or not self._owner:
             return
-        warnings.warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=2, source=self)
         assert self._driver is not None
         self._driver.engine.forget_fd(descriptor.fd)
         descriptor.close_when_idle()
+        warnings.warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     # ---- reading ------------------------------------------------------------------
 
@@ -316,6 +318,8 @@ class AIOFile:
         known = await self._left(offset) if size < 0 and not self._stream else size
         if known <= 0 and size < 0:
             return await self._read_unsized(descriptor, offset)
+        # read(2) refuses a range that ends beyond the largest offset; nothing is there.
+        known = min(known, MAX_OFFSET - offset)
         data = await self._read_block(descriptor, known, offset)
         if size >= 0 or len(data) < known:
             return data
@@ -385,6 +389,7 @@ class AIOFile:
         view = _bytes_view(buffer)
         if view.readonly:
             raise TypeError("readinto() needs a writable buffer")
+        view = view[: MAX_OFFSET - offset]
         if self._direct_io is not None:
             return await self._direct_io.readinto(view, offset)
         return await self._fill(descriptor, view, offset)

@@ -43,7 +43,8 @@ class Operation:
         on_orphan: Callable[[int], None] | None,
     ) -> None:
         self.token = token
-        self.future = future
+        #: None when nobody waits any more.
+        self.future: asyncio.Future[int] | None = future
         self.opcode = opcode
         self.holds = holds
         self.addr = addr

@@ -58,8 +58,9 @@ async def close_descriptor(
     if local:
         _close(descriptor.fd, filename)
     elif driver.serves(CLOSE):
-        operation = driver.start(CLOSE, descriptor)
-        raise_for(await asyncio.shield(operation.future), filename)
+        future = driver.start(CLOSE, descriptor).future
+        assert future is not None
+        raise_for(await asyncio.shield(future), filename)
     else:
         await in_thread(driver, _NO_DESCRIPTOR, _close, descriptor.fd, filename)
 

@@ -1,0 +1,545 @@
+"""Loops, threads, processes and memory: what ends when, and what is never freed.
+
+Most of these run in an interpreter of their own, since what they guard against is a
+crash or a hang. Operations that must stay pending read from an empty pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import open_fds, run, run_python
+
+from uringfile import AIOFile, _loop
+
+HUNG_READ = """
+import asyncio, os, sys, uringfile
+engine = sys.argv[1]
+ends = os.pipe()
+async def hung_read(f):
+    return await f.read(100)
+"""
+
+
+def check(code: str, *args: str, **environment: str) -> str:
+    done = run_python(code, *args, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# ---- a read that hangs ---
+
+
+async def test_timeout(pipe: tuple[int, int], engine: Any) -> None:
+    f = await AIOFile(os.dup(pipe[0]), "rb", engine=engine)
+    start = time.monotonic()
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(f.read(100), 0.05)
+    assert time.monotonic() - start < 1
+    await f.close()
+    assert time.monotonic() - start < 2
+    with warnings.catch_warnings():  # POSIX AIO reports the read that it cannot stop
+        warnings.simplefilter("ignore", ResourceWarning)
+        os.write(pipe[1], b"x" * 100)
+        await asyncio.sleep(0.02)
+
+
+async def test_close_releases_a_pending_reader(pipe: tuple[int, int], engine: Any) -> None:
+    f = await AIOFile(os.dup(pipe[0]), "rb", engine=engine)
+    reading = asyncio.ensure_future(f.read(100))
+    await asyncio.sleep(0.02)
+    await asyncio.wait_for(f.close(), 2)
+    with pytest.raises(ValueError, match="closed"):
+        await reading
+    os.write(pipe[1], b"x" * 100)
+    await asyncio.sleep(0.02)
+
+
+async def test_other_files_go_on(pipe: tuple[int, int], data: Path, engine: Any) -> None:
+    hung = await AIOFile(os.dup(pipe[0]), "rb", engine=engine)
+    reads = [asyncio.ensure_future(hung.read(1)) for _ in range(64)]
+    await asyncio.sleep(0.02)
+    async with AIOFile(data, "rb+", engine=engine) as f:
+        f._inline = False
+        assert await asyncio.wait_for(f.read(8, 8), 5) == (8).to_bytes(8, "big")
+        assert await asyncio.wait_for(f.write(b"x"), 5) == 1
+        await asyncio.wait_for(f.fsync(), 5)
+    os.write(pipe[1], b"y" * 64)
+    assert await asyncio.gather(*reads) == [b"y"] * 64
+    await hung.close()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param("asyncio.run(asyncio.wait_for(main(), 0.1))", id="asyncio.run"),
+        pytest.param(
+            "loop = asyncio.new_event_loop(); task = loop.create_task(main());"
+            "loop.call_later(0.1, loop.stop); loop.run_forever(); loop.close(); del loop, task",
+            id="loop.close",
+        ),
+        pytest.param(
+            "loop = asyncio.new_event_loop(); task = loop.create_task(main());"
+            "loop.call_later(0.1, loop.stop); loop.run_forever()",
+            id="never closed",
+        ),
+        pytest.param(
+            "loop = asyncio.new_event_loop(); loop.create_task(main());"
+            "loop.call_later(0.1, loop.stop); loop.run_forever();"
+            "del loop; import gc; gc.collect()",
+            id="collected",
+        ),
+        pytest.param(
+            "loop = asyncio.new_event_loop(); task = loop.create_task(main());"
+            "loop.call_later(0.1, sys.exit, 0); loop.run_forever()",
+            id="sys.exit",
+        ),
+        pytest.param(
+            "import threading, time\n"
+            "threading.Thread(target=lambda: asyncio.run(main()), daemon=True).start()\n"
+            "time.sleep(0.2)",
+            id="daemon thread",
+        ),
+    ],
+)
+def test_a_hung_read_at_the_end(engine: Any, end: str) -> None:
+    code = f"""{HUNG_READ}
+async def main():
+    f = await uringfile.AIOFile(ends[0], "rb", engine=engine)
+    await f.read(100)
+try:
+    {end.replace(chr(10), chr(10) + "    ")}
+except asyncio.TimeoutError:
+    pass
+print("survived")
+"""
+    start = time.monotonic()
+    done = run_python(code, engine, PYTHONWARNINGS="ignore")
+    assert done.returncode == 0, done.stderr
+    assert "Fatal" not in done.stderr
+    assert time.monotonic() - start < 10
+
+
+def test_interrupted_by_sigint(engine: Any) -> None:
+    code = f"""{HUNG_READ}
+async def main():
+    f = await uringfile.AIOFile(ends[0], "rb", engine=engine)
+    print("ready", flush=True)
+    await f.read(100)
+asyncio.run(main())
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code, engine],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert "KeyboardInterrupt" in stderr
+    assert process.returncode in (1, 130, -signal.SIGINT)
+
+
+# ---- memory that the kernel may write to ---
+
+
+CANARIES = f"""{HUNG_READ}
+import gc
+SIZE = 65536
+async def main():
+    f = await uringfile.AIOFile(ends[0], "rb", engine=engine)
+    for _ in range(20):
+        task = asyncio.ensure_future(f.read(SIZE))
+        await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del task
+        await asyncio.sleep(0)  # gather's result lives as long as the step that it woke
+    gc.collect()
+    canaries = [bytes(SIZE - 33) for _ in range(200)]
+    os.write(ends[1], b"late" * 4000)
+    await asyncio.sleep(0.1)
+    await f.close()
+    assert not any(any(canary) for canary in canaries), "the kernel wrote into freed memory"
+asyncio.run(main())
+"""
+
+
+def test_cancelled_reads_keep_their_memory(engine: Any) -> None:
+    check(CANARIES, engine, PYTHONWARNINGS="ignore", PYTHONMALLOC="malloc")
+
+
+def test_that_the_canaries_would_notice(tmp_path: Path) -> None:
+    """The same program with the in-flight table's reference taken away must fail."""
+    broken = CANARIES.replace(
+        "async def main():",
+        "import uringfile._driver as d\n"
+        "real = d.Driver._offer\n"
+        "def forgetful(self, operation):\n"
+        "    accepted = real(self, operation)\n"
+        "    operation.addr = None\n"
+        "    return accepted\n"
+        "d.Driver._offer = forgetful\n"
+        "async def main():",
+    )
+    done = run_python(broken, "posix_aio", PYTHONWARNINGS="ignore", PYTHONMALLOC="malloc")
+    assert done.returncode != 0, "no canary was touched: the test proves nothing"
+
+
+# ---- loops ---
+
+
+def test_a_hundred_loops_leave_nothing(data: Path, engine: Any) -> None:
+    async def main() -> None:
+        async with AIOFile(data, "rb", engine=engine) as f:
+            f._inline = False
+            await asyncio.gather(*[f.read(8, i) for i in range(10)])
+
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    run(main())
+    time.sleep(1.2 if engine == "posix_aio" else 0)  # glibc's idle workers end after a second
+    before = open_fds(), threads()
+    for _ in range(100):
+        run(main())
+    assert open_fds() == before[0]
+    deadline = time.monotonic() + 5
+    while threads() > before[1] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert threads() <= before[1]
+
+
+def test_loops_that_are_never_closed(data: Path, engine: Any) -> None:
+    code = """
+import asyncio, gc, os, sys, uringfile
+async def main():
+    async with uringfile.AIOFile(sys.argv[2], "rb", engine=sys.argv[1]) as f:
+        assert len(await f.read(8)) == 8
+def once():
+    asyncio.new_event_loop().run_until_complete(main())
+    gc.collect()
+once()
+before = len(os.listdir("/proc/self/fd"))
+for _ in range(20):
+    once()
+after = len(os.listdir("/proc/self/fd"))
+assert after <= before + 2, (before, after)
+"""
+    check(code, engine, str(data), PYTHONWARNINGS="ignore")
+
+
+def test_a_file_that_outlives_its_loop(data: Path, engine: Any) -> None:
+    files = []
+
+    async def first() -> None:
+        files.append(await AIOFile(data, "rb", engine=engine))
+
+    async def second() -> None:
+        with pytest.raises(RuntimeError, match="different event loop"):
+            await files[0].read(8)
+        with pytest.raises(RuntimeError, match="different event loop"):
+            await files[0].close()
+        async with AIOFile(data, "rb", engine=engine) as f:
+            assert len(await f.read(8)) == 8
+
+    run(first())
+    run(second())
+    with pytest.warns(ResourceWarning, match="unclosed file"):
+        files.clear()
+
+
+def test_sixteen_loops_in_sixteen_threads(data: Path, engine: Any) -> None:
+    failures = []
+
+    async def main(number: int) -> None:
+        async with AIOFile(data, "rb", engine=engine) as f:
+            f._inline = False
+            for _ in range(20):
+                offsets = [(number * 64 + i) * 8 for i in range(32)]
+                blocks = await asyncio.gather(*[f.read(8, offset) for offset in offsets])
+                assert [int.from_bytes(block, "big") for block in blocks] == offsets
+
+    def thread(number: int) -> None:
+        try:
+            run(main(number))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=thread, args=(i,)) for i in range(16)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert failures == []
+
+
+def test_uvloop(data: Path, engine: Any) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        async with AIOFile(data, "rb+", engine=engine) as f:
+            f._inline = False
+            offsets = [i * 8 for i in range(1, 500)]
+            blocks = await asyncio.gather(*[f.read(8, offset) for offset in offsets])
+            assert [int.from_bytes(block, "big") for block in blocks] == offsets
+            await f.write(b"uv")
+            await f.fsync()
+
+    run(main(), uvloop.new_event_loop())
+    before = open_fds()
+    for _ in range(5):
+        run(main(), uvloop.new_event_loop())
+    assert open_fds() == before
+
+
+def test_drivers_are_found_without_patching_the_loop(data: Path) -> None:
+    async def main() -> dict[str, Any]:
+        await (await AIOFile(data, "rb")).close()
+        return vars(asyncio.get_running_loop())
+
+    async def untouched() -> dict[str, Any]:
+        return vars(asyncio.get_running_loop())
+
+    assert run(main()).keys() == run(untouched()).keys()
+    assert len(_loop._by_loop) <= 2
+
+
+# ---- fork ---
+
+
+def test_fork_in_use(data: Path, engine: Any) -> None:
+    code = """
+import asyncio, os, sys, uringfile
+engine, path = sys.argv[1:]
+def expect(blocks, offsets):
+    assert [int.from_bytes(b, "big") for b in blocks] == offsets
+async def work(rounds):
+    async with uringfile.AIOFile(path, "rb", engine=engine) as f:
+        f._inline = False
+        for _ in range(rounds):
+            offsets = list(range(0, 800, 8))
+            expect(await asyncio.gather(*[f.read(8, o) for o in offsets]), offsets)
+async def parent():
+    work_here = asyncio.ensure_future(work(200))
+    children = []
+    for _ in range(5):
+        await asyncio.sleep(0.005)
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                asyncio._set_running_loop(None)
+                asyncio.run(work(5))
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(pid)
+    await work_here
+    for pid in children:
+        while True:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                break
+            await asyncio.sleep(0.01)
+        assert status == 0, status
+    await work(5)
+asyncio.run(parent())
+"""
+    check(code, engine, str(data), PYTHONWARNINGS="ignore::DeprecationWarning")
+
+
+def test_a_child_cannot_use_its_parents_file(data: Path, engine: Any) -> None:
+    code = """
+import asyncio, os, sys, uringfile
+engine, path = sys.argv[1:]
+async def main():
+    f = await uringfile.AIOFile(path, "rb", engine=engine)
+    f._inline = False
+    await f.read(8)
+    pid = os.fork()
+    if not pid:
+        try:
+            asyncio._set_running_loop(f._driver.loop)
+            await f.read(8)
+        except RuntimeError as error:
+            os._exit(0 if "forked" in str(error) else 2)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert len(await f.read(8, 8)) == 8
+    await f.close()
+asyncio.run(main())
+"""
+    check(code, engine, str(data), PYTHONWARNINGS="ignore::DeprecationWarning")
+
+
+# ---- descriptors ---
+
+
+async def test_never_another_files_data(tmp_path: Path, engine: Any) -> None:
+    """Files are closed and their numbers reused at once, with reads under way."""
+    paths = []
+    for i in range(4):
+        path = tmp_path / str(i)
+        path.write_bytes(bytes([i]) * 4096)
+        paths.append(path)
+
+    async def one(i: int) -> None:
+        f = await AIOFile(paths[i % 4], "rb", engine=engine)
+        f._inline = False
+        reads = [asyncio.ensure_future(f.read(4096)) for _ in range(4)]
+        if i % 3:
+            await asyncio.sleep(0)
+        close = asyncio.ensure_future(f.close())
+        for result in await asyncio.gather(*reads, return_exceptions=True):
+            if isinstance(result, bytes):
+                assert result == bytes([i % 4]) * 4096
+            else:
+                assert isinstance(result, ValueError)
+        await close
+
+    for _ in range(60):
+        await asyncio.gather(*[one(i) for i in range(16)])
+
+
+async def test_cancelled_opens_leak_nothing(data: Path, engine: Any) -> None:
+    await (await AIOFile(data, engine=engine)).close()
+    before = open_fds()
+    for steps in range(6):
+        for _ in range(10):
+            f = AIOFile(data, "rb", engine=engine)
+            task = asyncio.ensure_future(f.open())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await f.close()  # it may have been open before the cancel
+    deadline = time.monotonic() + 5
+    while open_fds() != before:
+        assert time.monotonic() < deadline, open_fds() - before
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("awaits", range(12))
+async def test_cancelling_at_every_await(tmp_path: Path, engine: Any, awaits: int) -> None:
+    """A whole life of a file, cancelled after so many turns of the loop."""
+    path = tmp_path / "f"
+    path.write_bytes(b"before")
+    await (await AIOFile(path, engine=engine)).close()
+    before = open_fds()
+
+    async def life() -> None:
+        async with AIOFile(path, "rb+", engine=engine, direct=awaits % 2 == 1) as f:
+            f._inline = False
+            await f.write(b"during")
+            await f.fsync()
+            await f.read(6)
+            await f.truncate(6)
+            await f.stat()
+
+    task = asyncio.ensure_future(life())
+    for _ in range(awaits * 3):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert path.read_bytes() in (b"before", b"during")
+    deadline = time.monotonic() + 5
+    while open_fds() != before:
+        assert time.monotonic() < deadline, open_fds() - before
+        await asyncio.sleep(0.01)
+
+
+def test_out_of_descriptors(data: Path, engine: Any) -> None:
+    code = """
+import asyncio, os, resource, sys, uringfile
+engine, path = sys.argv[1:]
+async def main():
+    async with uringfile.AIOFile(path, "rb", engine=engine) as f:
+        f._inline = False
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        taken = []
+        try:
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            pass
+        blocks = await asyncio.gather(*[f.read(8, i * 8) for i in range(100)])
+        assert [int.from_bytes(b, "big") for b in blocks] == [i * 8 for i in range(100)]
+        try:
+            await uringfile.AIOFile(path, engine=engine)
+        except OSError as error:
+            assert error.errno == 24 and error.filename == path, error
+        else:
+            raise AssertionError
+        for fd in taken:
+            os.close(fd)
+        await (await uringfile.AIOFile(path, engine=engine)).close()
+asyncio.run(main())
+"""
+    check(code, engine, str(data))
+
+
+# ---- fairness ---
+
+
+async def test_a_cached_reader_lets_others_run(data: Path, engine: Any) -> None:
+    async with AIOFile(data, "rb", engine=engine) as f:
+        await f.read()
+        late = []
+
+        async def ticker() -> None:
+            while True:
+                start = time.perf_counter()
+                await asyncio.sleep(0.001)
+                late.append(time.perf_counter() - start - 0.001)
+
+        ticking = asyncio.ensure_future(ticker())
+        end = time.perf_counter() + 0.5
+        while time.perf_counter() < end:
+            await f.read(4096, 8192)
+        ticking.cancel()
+        late.sort()
+        assert len(late) > 100
+        assert late[len(late) * 9 // 10] < 0.004, "nine in ten within 4 ms, on a busy machine too"
+
+
+def test_signals(data: Path, engine: Any) -> None:
+    """A thousand signals a second: operations are repeated, none is lost."""
+    code = """
+import asyncio, signal, sys, uringfile
+engine, path = sys.argv[1:]
+count = 0
+def handler(*_):
+    global count
+    count += 1
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+async def main():
+    async with uringfile.AIOFile(path, "rb+", engine=engine) as f:
+        f._inline = False
+        for i in range(300):
+            offsets = list(range(0, 160, 8))
+            blocks = await asyncio.gather(*[f.read(8, 4096 + o) for o in offsets])
+            assert [int.from_bytes(b, "big") - 4096 for b in blocks] == offsets
+            assert await f.write(b"12345678", 0) == 8
+            if i % 50 == 0:
+                await f.fsync()
+asyncio.run(main())
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert count > 10, count
+"""
+    check(code, engine, str(data))
