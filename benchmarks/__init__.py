@@ -1,0 +1,1 @@
+"""Measurements of uringfile beside other ways to do file I/O; README.md says how to run them."""

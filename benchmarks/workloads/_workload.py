@@ -1,0 +1,47 @@
+"""What a workload is, and the loops that several of them share."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import Contender
+from benchmarks.cost import Cost
+
+#: Performs so many loops of the workload, and says what they cost.
+Run = Callable[[int], Awaitable[Cost]]
+
+
+class Workload(ABC):
+    name: str
+    #: One line for the report.
+    title: str
+    #: What one operation is.
+    unit: str
+    #: How many operations one loop is.
+    per_loop: int = 1
+    #: Who takes part.
+    contenders: tuple[str, ...]
+    #: Whether a value is the time of one operation, and loops are added until there are
+    #: enough of them for a measurement. Otherwise a value is a delay, and one loop is enough.
+    is_rate: bool = True
+
+    @abstractmethod
+    def prepare(self, directory: Path, size: int) -> None:
+        """Make the files, of about ``size`` bytes, if they are not there."""
+
+    @abstractmethod
+    def job(self, contender: Contender, directory: Path) -> AbstractAsyncContextManager[Run]:
+        """The workload with everything open, to be run again and again.
+
+        Raises ``Gap`` when the contender cannot do it.
+        """
+
+
+async def together(works: list[Coroutine[Any, Any, None]]) -> None:
+    """One task for each."""
+    await asyncio.gather(*works)

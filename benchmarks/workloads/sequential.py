@@ -1,0 +1,67 @@
+"""A file in the page cache, read from its start to its end by 1 MiB, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from io import FileIO
+from itertools import cycle, islice
+from pathlib import Path
+
+from benchmarks.contenders import ASYNCIO, SYNC, Contender
+from benchmarks.cost import Cost, cost_of, cost_of_call
+from benchmarks.files import MIB, make_random_file, warm
+from benchmarks.workloads._workload import Run, Workload
+
+
+class Sequential(Workload):
+    name = "read-1m-sequential"
+    title = "Sequential 1 MiB reads, cached, 1 in flight"
+    unit = "MiB"
+    contenders = (SYNC, *ASYNCIO)
+
+    def prepare(self, directory: Path, size: int) -> None:
+        make_random_file(directory / "read.bin", size)
+
+    @asynccontextmanager
+    async def job(self, contender: Contender, directory: Path) -> AsyncIterator[Run]:
+        path = directory / "read.bin"
+        warm(path)
+        offsets = cycle(range(0, path.stat().st_size, MIB))
+        if contender.name == SYNC:
+            with open(path, "rb", buffering=0) as file:
+                yield _in_a_loop(file, offsets)
+        else:
+            async with contender.open(path) as files:
+                yield _in_a_task(files[0].read, offsets)
+
+
+def _in_a_task(read: Callable[[int, int], Awaitable[bytes]], offsets: Iterator[int]) -> Run:
+    async def run(loops: int) -> Cost:
+        return await cost_of(_read(read, offsets, loops))
+
+    return run
+
+
+def _in_a_loop(file: FileIO, offsets: Iterator[int]) -> Run:
+    async def run(loops: int) -> Cost:
+        return cost_of_call(_read_file, file, offsets, loops)
+
+    return run
+
+
+async def _read(
+    read: Callable[[int, int], Awaitable[bytes]], offsets: Iterator[int], count: int
+) -> None:
+    for offset in islice(offsets, count):
+        await read(MIB, offset)
+
+
+def _read_file(file: FileIO, offsets: Iterator[int], count: int) -> None:
+    for offset in islice(offsets, count):
+        if offset == 0:
+            file.seek(0)
+        file.read(MIB)
+
+
+WORKLOADS = [Sequential()]

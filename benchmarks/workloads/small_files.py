@@ -1,0 +1,72 @@
+"""4,000 files of 1 KiB, each opened, read to its end and closed, by 64 tasks; cached."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from benchmarks.contenders import ASYNCIO, SYNC, Contender
+from benchmarks.cost import Cost, cost_of, cost_of_call
+from benchmarks.files import read_whole
+from benchmarks.workloads._workload import Run, Workload, together
+
+FILES = 4_000
+SIZE = 1024
+TASKS = 64
+
+
+class SmallFiles(Workload):
+    name = "small-files"
+    title = f"{FILES:,} files of 1 KiB: open, read, close; cached, {TASKS} tasks"
+    unit = "file"
+    per_loop = FILES
+    contenders = (SYNC, *ASYNCIO)
+
+    def prepare(self, directory: Path, size: int) -> None:
+        folder = directory / "small"
+        if folder.exists():
+            return
+        folder.mkdir()
+        for i in range(FILES):
+            (folder / f"{i:04}").write_bytes(os.urandom(SIZE))
+
+    @asynccontextmanager
+    async def job(self, contender: Contender, directory: Path) -> AsyncIterator[Run]:
+        paths = sorted((directory / "small").iterdir())
+        _read_all(paths)
+        if contender.name == SYNC:
+            yield _in_a_loop(paths)
+        else:
+            if await contender.read_whole(paths[0]) != paths[0].read_bytes():
+                raise RuntimeError("read other bytes than there are in the file")
+            yield _in_tasks(contender, paths)
+
+
+def _in_tasks(contender: Contender, paths: list[Path]) -> Run:
+    async def run(loops: int) -> Cost:
+        shares = [paths[task::TASKS] * loops for task in range(TASKS)]
+        return await cost_of(together([_read(contender, share) for share in shares]))
+
+    return run
+
+
+def _in_a_loop(paths: list[Path]) -> Run:
+    async def run(loops: int) -> Cost:
+        return cost_of_call(_read_all, paths * loops)
+
+    return run
+
+
+async def _read(contender: Contender, paths: list[Path]) -> None:
+    for path in paths:
+        await contender.read_whole(path)
+
+
+def _read_all(paths: list[Path]) -> None:
+    for path in paths:
+        read_whole(path)
+
+
+WORKLOADS = [SmallFiles()]
