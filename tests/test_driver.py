@@ -48,9 +48,14 @@ def start(driver: Driver, n: int, fd: Descriptor | None = None) -> list[asyncio.
 
 
 async def test_one_flush_for_each_turn(driver: Driver, fake: FakeEngine) -> None:
-    tasks = start(driver, 4)
+    (first,) = start(driver, 1)
     await turns()
     assert fake.flushes == 1
+    tasks = start(driver, 4)
+    await turns()
+    assert fake.flushes == 2
+    fake.complete(fake.pending()[0].token, 8)
+    assert await first == 8
     for operation in fake.pending():
         fake.complete(operation.token, 8)
     assert await asyncio.gather(*tasks) == [8] * 4
@@ -111,14 +116,18 @@ async def test_cancel_releases_the_caller_and_keeps_the_buffer(
 
 
 async def test_cancel_before_the_flush(driver: Driver, fake: FakeEngine) -> None:
-    (task,) = start(driver, 1)
+    first, task = start(driver, 2)
     await asyncio.sleep(0)
+    assert len(fake.pending()) == 1
     task.cancel()
     await turns()
     assert task.cancelled()
-    (operation,) = fake.pending()
+    other, operation = fake.pending()
     assert operation.cancel_asked
+    assert not other.cancel_asked
     fake.complete(operation.token, 8)  # the cancellation lost the race
+    fake.complete(other.token, 8)
+    assert await first == 8
     await turns()
     assert driver.stats().in_flight == 0
 

@@ -88,7 +88,10 @@ class DirectIO:
         ahead = offset % self._align
         length = -(-(ahead + size) // self._align) * self._align
         bounce = self._take(length)
-        n = await self._run(READ, bounce, length, offset - ahead)
+        n = await self._driver.run(READ, self._descriptor, address(bounce), length, offset - ahead)
+        if n == -errno.EINTR:
+            return await self._fetch(size, offset)
+        raise_for(n, self._name)
         return bounce, ahead, max(ahead, min(n, ahead + size))
 
     # ---- writing --------------------------------------------------------------------
@@ -103,9 +106,11 @@ class DirectIO:
         piece = min(size - size % self._align, PIECE)
         bounce = self._take(piece)
         bounce[:piece] = memoryview(data)[start : start + piece]
-        n = await self._run(WRITE, bounce, piece, offset)
+        n = await self._driver.run(WRITE, self._descriptor, address(bounce), piece, offset)
+        if n == -errno.EINTR:
+            return 0
         self._give(bounce)
-        return n
+        return raise_for(n, self._name)
 
     async def _write_buffered(self, data: Any, start: int, size: int, offset: int) -> int:
         descriptor = await self._buffered_descriptor()
@@ -129,13 +134,6 @@ class DirectIO:
             await close_descriptor(self._driver, descriptor, False, self._name)
 
     # ---- bounce buffers -------------------------------------------------------------
-
-    async def _run(self, opcode: int, bounce: mmap.mmap, size: int, offset: int) -> int:
-        """The operation, on a buffer that is dropped, not reused, if this is cancelled."""
-        ret = -errno.EINTR
-        while ret == -errno.EINTR:
-            ret = await self._driver.run(opcode, self._descriptor, address(bounce), size, offset)
-        return raise_for(ret, self._name)
 
     def _take(self, size: int) -> mmap.mmap:
         free = self._free.get(size)

@@ -13,6 +13,7 @@ import atexit
 import errno
 import itertools
 import os
+import sys
 import threading
 import time
 import types
@@ -36,6 +37,11 @@ TURN_BUDGET = 256
 # Inline reads up to this size go through scratch memory and are copied out of it: cheaper
 # than a fresh bytes object (measured: 0.84 against 1.08 us at 4 KiB, even at 32 KiB).
 INLINE_SIZE = 32 * 1024
+
+# What is staged in one turn is flushed at its end, at once if nothing else is in flight, and
+# whenever so many have gathered: the device then works on the first while the rest is still
+# being prepared. O_DIRECT reads, 64 in flight: 80,000/s; with one flush for all 50,000/s.
+FLUSH_BATCH = 8
 
 # How long the end of a loop waits for operations that do not stop.
 LINGER_SECONDS = 0.5
@@ -68,6 +74,19 @@ class Stats:
     queued: int
 
 
+if sys.version_info >= (3, 12):
+
+    def runs_here(driver: Driver) -> bool:
+        """Whether the driver's loop is the one that is running in this thread."""
+        return driver.loop is asyncio.get_running_loop()
+
+else:
+
+    def runs_here(driver: Driver) -> bool:
+        # Before Python 3.12 get_running_loop() makes a system call (getpid) each time.
+        return threading.get_ident() == driver.thread_id and driver.loop.is_running()
+
+
 @types.coroutine
 def _next_turn() -> Generator[None, None, None]:
     yield
@@ -79,6 +98,7 @@ class Driver:
     def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine, reason: str | None) -> None:
         self.loop = loop
         self.engine = engine
+        self.thread_id = threading.get_ident()
         self.reason = reason
         self.budget = TURN_BUDGET
         self.inline = 0
@@ -92,6 +112,8 @@ class Driver:
         self._refill_scheduled = False
         self._submitted = self._completed = self._cancelled = 0
         self._flushes = self._wakeups = 0
+        self._staged = 0  # since the last flush
+        self._ready = 0  # what the last flush answered, until it is dealt with
         loop.add_reader(engine.eventfd, self._on_eventfd)
         self._thread = threading.current_thread()
         # It must not refer to self. Interpreter exit is end_all()'s.
@@ -146,8 +168,7 @@ class Driver:
         holds.holders += 1
         if self._queue or not self._offer(operation):
             self._queue[operation.token] = operation
-        if not self._flush_scheduled:
-            self._schedule_flush()
+        self._flush_later()
         return operation
 
     def _offer(self, operation: Operation) -> bool:
@@ -171,19 +192,28 @@ class Driver:
         else:
             self._in_flight[operation.token] = operation
             self._submitted += 1
+            self._staged += 1
+            if self._staged == FLUSH_BATCH or len(self._in_flight) == 1:
+                self._flush_engine()
         return True
 
-    def _schedule_flush(self) -> None:
-        self._flush_scheduled = True
-        self.loop.call_soon(self._flush)
+    def _flush_later(self) -> None:
+        """At the end of the turn, if then something is to be flushed or reaped."""
+        if (self._staged or self._ready) and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.loop.call_soon(self._flush)
 
-    def _flush_engine(self) -> int:
+    def _flush_engine(self) -> None:
         self._flushes += 1
-        return self.engine.flush()
+        self._ready = self.engine.flush()
+        if self._ready >= 0:
+            self._staged = 0
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        ready = self._flush_engine()
+        if self._staged:
+            self._flush_engine()
+        ready, self._ready = self._ready, 0
         if ready:
             self._reap(drain=False)
         if ready in _TRANSIENT and not self._flush_scheduled:
@@ -220,8 +250,7 @@ class Driver:
             if not self._offer(operation):
                 break
             del queue[token]
-        if not self._flush_scheduled:
-            self._schedule_flush()
+        self._flush_later()
 
     # ---- cancellation ---------------------------------------------------------
 
@@ -243,6 +272,7 @@ class Driver:
         elif token in self._in_flight:
             self._cancelled += 1
             ret = self.engine.cancel(token)
+            self._staged += 1  # the request, too, wants a flush
             if ret == -errno.EAGAIN:
                 self._flush_engine()
                 ret = self.engine.cancel(token)
@@ -251,8 +281,7 @@ class Driver:
                 operation.holds.release()
                 operation.holds = Descriptor(-1)
                 operation.holds.holders = 1
-            if not self._flush_scheduled:
-                self._schedule_flush()
+            self._flush_later()
 
     def cancel_holders(self, descriptor: Descriptor, *, writes: bool, filename: Filename) -> None:
         """The descriptor is being closed: whoever waits for a read of it is told so."""

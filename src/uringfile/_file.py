@@ -8,13 +8,12 @@ import io
 import os
 import stat
 import warnings
-from asyncio import get_running_loop
 from collections.abc import Generator, Iterable
 from typing import Any
 
 from uringfile import _direct
 from uringfile._blocks import as_bytes, new_block
-from uringfile._driver import INLINE_SIZE, Driver, raise_for
+from uringfile._driver import INLINE_SIZE, Driver, raise_for, runs_here
 from uringfile._engine import (
     FALLOCATE,
     FDATASYNC,
@@ -159,7 +158,7 @@ class AIOFile:
         """The driver of the file, which must be that of the running loop."""
         driver = self._driver
         assert driver is not None
-        if driver.loop is not get_running_loop():
+        if not runs_here(driver):
             raise RuntimeError(f"{self.name!r} belongs to a different event loop")
         if not driver.alive:
             raise RuntimeError(f"{self.name!r} belongs to the process that forked this one")
@@ -294,7 +293,7 @@ class AIOFile:
         if (
             not self._inline
             or driver is None
-            or driver.loop is not get_running_loop()
+            or not runs_here(driver)
             or not 0 < size <= INLINE_SIZE
             or not 0 <= offset <= MAX_OFFSET
             or driver.budget <= 0
@@ -310,39 +309,41 @@ class AIOFile:
         return data
 
     async def _read(self, size: int | None, offset: int) -> bytes:
-        descriptor = self._check(offset, readable=True)
+        self._check(offset, readable=True)
         if size is None:
             size = -1
         if size < -1:
             raise ValueError(f"size must be -1 or more, not {size}")
         known = await self._left(offset) if size < 0 and not self._stream else size
         if known <= 0 and size < 0:
-            return await self._read_unsized(descriptor, offset)
+            return await self._read_unsized(offset)
         # read(2) refuses a range that ends beyond the largest offset; nothing is there.
         known = min(known, MAX_OFFSET - offset)
-        data = await self._read_block(descriptor, known, offset)
+        if self._direct_io is not None:
+            data = await self._direct_io.read(known, offset)
+        else:
+            data = await self._read_block(known, offset)
         if size >= 0 or len(data) < known:
             return data
         # To the end means to the end, also of a file that has grown meanwhile.
-        rest = await self._read_unsized(descriptor, offset + len(data))
+        rest = await self._read_unsized(offset + len(data))
         return data + rest if rest else data
 
     async def _left(self, offset: int) -> int:
         """How much st_size promises behind the offset."""
         return max(0, (await self.stat()).st_size - offset)
 
-    async def _read_unsized(self, descriptor: Descriptor, offset: int) -> bytes:
+    async def _read_unsized(self, offset: int) -> bytes:
         pieces = []
-        while piece := await self._read_block(descriptor, _UNSIZED_PIECE, offset):
+        read = self._direct_io.read if self._direct_io is not None else self._read_block
+        while piece := await read(_UNSIZED_PIECE, offset):
             pieces.append(piece)
             offset += len(piece)
         return b"".join(pieces)
 
-    async def _read_block(self, descriptor: Descriptor, size: int, offset: int) -> bytes:
-        if self._direct_io is not None:
-            return await self._direct_io.read(size, offset)
+    async def _read_block(self, size: int, offset: int) -> bytes:
         block = new_block(size)
-        return as_bytes(block, await self._fill(descriptor, block, offset))
+        return as_bytes(block, await self._fill(self._open_descriptor(), block, offset))
 
     async def _fill(self, descriptor: Descriptor, buffer: Any, offset: int) -> int:
         """Read into the buffer until it is full, at the end of the file, or has a stream's
