@@ -1,0 +1,253 @@
+"""The open file below AIOFile: its descriptor, its driver, how both come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import os
+import stat
+import warnings
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+from uringfile._direct import DirectIO
+from uringfile._driver import Driver, runs_here
+from uringfile._engine import EngineName
+from uringfile._errors import ClosedFileError, os_error
+from uringfile._fd import Descriptor
+from uringfile._loop import running_driver
+from uringfile._mode import PERMISSIONS, Mode
+from uringfile._native_engine import identify
+from uringfile._open import close_descriptor, is_local_mount, open_path
+from uringfile._text import check_codec
+
+MAX_OFFSET = 2**63 - 1
+
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes] | int
+
+
+_F = TypeVar("_F", bound="OpenFile")
+
+
+class OpenFile:
+    """A file that is opened and closed; what is done with it in between is AIOFile's."""
+
+    def __init__(
+        self,
+        path: Path,
+        mode: str = "r",
+        encoding: str = "utf-8",
+        *,
+        errors: str = "strict",
+        direct: bool = False,
+        engine: EngineName | None = None,
+    ) -> None:
+        self.mode = Mode(mode)
+        self.encoding = encoding
+        self.errors = errors
+        self._codec = check_codec(encoding, errors)
+        self._path: str | bytes | int = path if isinstance(path, int) else os.fspath(path)
+        self._engine = engine
+        self._direct = direct
+        self._binary = self.mode.binary
+        self._owner = True
+        self._closed = False
+        self._opening: asyncio.Lock | None = None
+        self._closing: asyncio.Future[None] | None = None
+        self._descriptor: Descriptor | None = None
+        self._driver: Driver | None = None
+        # Whether a read may be tried on the page cache first: a regular file, open for
+        # reading, on a file system that can tell.
+        self._inline = False
+        self._stream = False
+        self._local = False
+        self._sync_error: int | None = None
+        self._direct_io: DirectIO | None = None
+
+    @classmethod
+    def from_fp(
+        cls: type[_F],
+        fp: Any,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        engine: EngineName | None = None,
+    ) -> _F:
+        """The file that ``fp``, an open file object, has open; ``fp`` stays its owner.
+
+        What ``fp`` holds in its buffer is flushed first.
+        """
+        if fp.writable():
+            fp.flush()
+        self = cls(
+            fp.fileno(),
+            fp.mode,
+            encoding or getattr(fp, "encoding", None) or "utf-8",
+            errors=errors or getattr(fp, "errors", None) or "strict",
+            engine=engine,
+        )
+        self._owner = False
+        name = getattr(fp, "name", None)
+        self._name = name if isinstance(name, str | bytes) else fp.fileno()
+        return self
+
+    # ---- what is known of the file ----------------------------------------------
+
+    _name: str | bytes | int | None = None
+
+    @property
+    def name(self) -> str | bytes | int:
+        """The path or the descriptor that the file was opened by."""
+        return self._path if self._name is None else self._name
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is not open: closed, or not opened yet."""
+        return self._descriptor is None
+
+    def fileno(self) -> int:
+        """The descriptor. Raises ``ClosedFileError`` when the file is not open."""
+        return self._open_descriptor().fd
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<{type(self).__name__} {self.name!r} mode={str(self.mode)!r} {state}>"
+
+    def _open_descriptor(self) -> Descriptor:
+        descriptor = self._descriptor
+        if descriptor is None:
+            state = "closed" if self._closed else "not open"
+            raise ClosedFileError(f"I/O operation on a file that is {state}: {self.name!r}")
+        return descriptor
+
+    def _driver_here(self) -> Driver:
+        """The driver of the file, which must be that of the running loop."""
+        driver = self._driver
+        assert driver is not None
+        if not runs_here(driver):
+            raise RuntimeError(f"{self.name!r} belongs to a different event loop")
+        if not driver.alive:
+            raise RuntimeError(f"{self.name!r} belongs to the process that forked this one")
+        return driver
+
+    # ---- open and close -----------------------------------------------------------
+
+    async def open(self) -> int | None:
+        """Open the file: its descriptor, or ``None`` when it is open already.
+
+        Of parallel calls one opens. Raises what ``open`` raises, and ``ClosedFileError``
+        after ``close``. A cancelled or failed open leaves no descriptor behind and can be
+        tried again (a mode that creates the file may have created it).
+        """
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        async with self._opening:
+            if self._closed:
+                raise ClosedFileError(f"{self.name!r} was closed; make a new object to open it")
+            if self._descriptor is not None:
+                return None
+            driver = running_driver(self._engine)
+            fd = await self._open_fd(driver)
+            descriptor = Descriptor(fd)
+            try:
+                await self._look_at(driver, descriptor)
+            except BaseException:
+                if self._owner and not isinstance(self._path, int):
+                    descriptor.close_when_idle()
+                raise
+            self._driver = driver
+            self._descriptor = descriptor
+            return fd
+
+    async def _open_fd(self, driver: Driver) -> int:
+        if isinstance(self._path, int):
+            return self._path
+        flags = self.mode.flags | (os.O_DIRECT if self._direct else 0)
+        return await open_path(driver, self._path, flags, PERMISSIONS)
+
+    async def _look_at(self, driver: Driver, descriptor: Descriptor) -> None:
+        try:
+            identity = identify(descriptor.fd)
+        except OSError as error:
+            raise os_error(-(error.errno or errno.EBADF), self.name) from None
+        if stat.S_ISDIR(identity.mode):
+            raise os_error(-errno.EISDIR, self.name)
+        # The number may have belonged to another file that its owner closed by itself.
+        driver.engine.forget_fd(descriptor.fd)
+        self._local = await is_local_mount(driver, descriptor, identity.mount)
+        regular = stat.S_ISREG(identity.mode)
+        self._stream = not (regular or stat.S_ISBLK(identity.mode))
+        self._inline = regular and self.mode.readable and not self._direct
+        if self._direct:
+            self._direct_io = DirectIO(driver, descriptor, self, identity.dio_align)
+
+    async def close(self) -> None:
+        """Close the file; a second call does nothing.
+
+        Pending reads end with ``ClosedFileError``; pending writes and syncs are waited
+        for (on a stream they are cancelled, too). Nothing is synced: call ``fsync`` for
+        that. The descriptor is released in any case, and what close(2) reports (EIO,
+        ENOSPC, EDQUOT) is raised. Cancelled, the release goes on in the background.
+        """
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+            return
+        descriptor = self._descriptor
+        if descriptor is None:
+            return
+        driver = self._driver_here()
+        self._closing = driver.loop.create_future()
+        self._closed = True
+        self._descriptor = None
+        self._inline = False
+        try:
+            driver.cancel_holders(descriptor, writes=self._stream, filename=self.name)
+            if self._direct_io is not None:
+                await self._direct_io.close()
+            if self._owner:
+                await close_descriptor(driver, descriptor, self._local, self.name)
+            else:
+                await descriptor.idle()
+                driver.engine.forget_fd(descriptor.fd)
+        finally:
+            self._closing.set_result(None)
+
+    def __await__(self: _F) -> Generator[Any, None, _F]:
+        yield from self.open().__await__()
+        return self
+
+    async def __aenter__(self: _F) -> _F:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        descriptor = getattr(self, "_descriptor", None)
+        if descriptor is None or not self._owner:
+            return
+        assert self._driver is not None
+        self._driver.engine.forget_fd(descriptor.fd)
+        descriptor.close_when_idle()
+        warnings.warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=2, source=self)
+
+    # ---- checks ---------------------------------------------------------------------
+
+    def _check(self, offset: int, *, readable: bool = False, writable: bool = False) -> Descriptor:
+        """The descriptor, when the file is open here, in such a mode, and offset is one."""
+        descriptor = self._open_descriptor()
+        if readable and not self.mode.readable:
+            raise io.UnsupportedOperation("not readable")
+        if writable and not self.mode.writable:
+            raise io.UnsupportedOperation("not writable")
+        if not 0 <= offset <= MAX_OFFSET:
+            raise ValueError(f"offset must be from 0 to 2**63-1, not {offset}")
+        self._driver_here()
+        return descriptor
+
+    def _still(self, descriptor: Descriptor) -> None:
+        """Raise if the file was closed while the caller was suspended."""
+        if self._descriptor is not descriptor:
+            self._open_descriptor()
