@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
+import mmap
 import os
 import subprocess
 import sys
@@ -80,14 +82,19 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(fd)
 
 
-def make_cold(fd: int, offset: int) -> None:
-    """Drop the file from the page cache, as far as the block at offset tells."""
+def make_cold(fd: int) -> None:
+    """Drop the file from the page cache, and see with mincore(2) that it is gone."""
+    libc = ctypes.CDLL(None, use_errno=True)
     for _ in range(100):
         os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        try:
-            os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT)
-        except BlockingIOError:
+        with mmap.mmap(fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as pages:
+            resident = (ctypes.c_ubyte * -(-len(pages) // mmap.PAGESIZE))()
+            start = ctypes.c_char.from_buffer(pages)
+            ret = libc.mincore(ctypes.byref(start), ctypes.c_size_t(len(pages)), resident)
+            del start
+        assert ret == 0, os.strerror(ctypes.get_errno())
+        if not any(page & 1 for page in resident):
             return
         time.sleep(0.01)
     pytest.skip("the page cache does not let go of the file here")

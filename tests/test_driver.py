@@ -249,7 +249,7 @@ async def test_budget_lets_the_loop_run(driver: Driver) -> None:
 async def open_on_fake(
     driver: Driver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., AIOFile]:
-    monkeypatch.setattr("uringfile._file.running_driver", lambda engine: driver)
+    monkeypatch.setattr("uringfile._openfile.running_driver", lambda engine: driver)
 
     async def opened(mode: str = "rb+") -> AIOFile:
         path = tmp_path / "file"
