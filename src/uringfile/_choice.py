@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 
+from uringfile import _kernel
 from uringfile._engine import ENGINE_NAMES, Engine
 from uringfile._errors import EngineUnavailable
 from uringfile._native_engine import NativeEngine
@@ -18,7 +18,7 @@ def open_engine(wanted: str | None) -> tuple[Engine, str | None]:
 
     ``wanted`` names one, else the variable ``URINGFILE_ENGINE`` does; otherwise io_uring
     is tried, and POSIX AIO on any refusal. Raises ``ValueError`` for an unknown name and
-    ``EngineUnavailable`` for an engine that was named and cannot start.
+    ``EngineUnavailable`` for an engine that was named and cannot start, or when none can.
     """
     name = wanted or os.environ.get(VARIABLE) or None
     if name is not None:
@@ -27,62 +27,64 @@ def open_engine(wanted: str | None) -> tuple[Engine, str | None]:
         try:
             return NativeEngine(name), None
         except OSError as refusal:
-            raise _unavailable(name, refusal) from refusal
+            text = f"{name} cannot start: {_explain(name, refusal)}"
+            raise EngineUnavailable(refusal.errno, text) from refusal
     try:
         return NativeEngine("io_uring"), None
     except OSError as refusal:
-        first = refusal
-    reason = f"{first.strerror} ({_likely_cause(first)})"
+        reason = _explain("io_uring", refusal)
     try:
         return NativeEngine("posix_aio"), reason
     except OSError as refusal:
-        raise _unavailable("posix_aio", refusal) from first
+        text = f"posix_aio cannot start: {_explain('posix_aio', refusal)}"
+        text += f"; nor can io_uring: {reason}"
+        raise EngineUnavailable(refusal.errno, text) from refusal
 
 
-def _unavailable(name: str, refusal: OSError) -> EngineUnavailable:
-    cause = _likely_cause(refusal) if name == "io_uring" else "descriptors, threads or memory"
-    return EngineUnavailable(
-        refusal.errno, f"{name} cannot start: {refusal.strerror}; likely cause: {cause}"
-    )
+def _explain(name: str, refusal: OSError) -> str:
+    cause, remedy = _likely_cause(name, refusal.errno)
+    return f"{refusal.strerror}; likely cause: {cause}; remedy: {remedy}"
 
 
-def _likely_cause(refusal: OSError) -> str:
+def _likely_cause(name: str, code: int | None) -> tuple[str, str]:
     """The cause and its remedy, from the errno and from what the kernel tells of itself."""
-    code = refusal.errno
-    disabled = _read_word("/proc/sys/kernel/io_uring_disabled")
-    if code in (errno.EPERM, errno.EACCES) and disabled not in (None, "0"):
-        return f"kernel.io_uring_disabled is {disabled}; remedy: sysctl kernel.io_uring_disabled=0"
-    if code in (errno.EPERM, errno.EACCES, errno.ENOSYS) and _filtered():
-        return (
-            "the seccomp filter of a container; remedy: run it with the profile that "
-            "`python -m uringfile seccomp-profile` prints"
-        )
-    if code in (errno.EPERM, errno.EACCES):
-        return "a security module (SELinux, AppArmor) or a seccomp filter forbids io_uring"
-    if code == errno.ENOSYS:
-        return f"a kernel without io_uring ({os.uname().release}); remedy: Linux 5.6 or newer"
-    if code in (errno.EINVAL, errno.EOPNOTSUPP):
-        return f"an old kernel ({os.uname().release}); remedy: Linux 5.6 or newer"
-    if code == errno.ENOMEM:
-        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-        return f"the locked-memory limit ({limit} bytes); remedy: raise it (ulimit -l)"
     if code in (errno.EMFILE, errno.ENFILE):
-        return "the limit of open files; remedy: raise it (ulimit -n)"
-    return "unknown"
+        return "the limit of open files", "raise it (ulimit -n)"
+    if code == errno.EAGAIN:
+        return "the limit of threads", "raise it (ulimit -u)"
+    if name == "io_uring" and code == errno.ENOMEM:
+        return (
+            f"the limit of locked memory ({_kernel.memlock()} bytes)",
+            "raise it (ulimit -l; docker and podman: --ulimit memlock=-1)",
+        )
+    if code == errno.ENOMEM:
+        return "the limit of memory", "raise it (ulimit -v)"
+    if name == "io_uring" and code in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+        return _who_forbids(code)
+    if name == "io_uring" and code in (errno.EINVAL, errno.EOPNOTSUPP):
+        return f"an old kernel ({_kernel.release()})", "Linux 5.6 or newer"
+    return "unknown", "none known; `python -m uringfile doctor` shows what to report"
 
 
-def _read_word(path: str) -> str | None:
-    try:
-        with open(path) as file:
-            return file.read().strip()
-    except OSError:
-        return None
-
-
-def _filtered() -> bool:
-    """Whether a seccomp filter is in force for this process (proc(5))."""
-    try:
-        with open("/proc/self/status") as file:
-            return any(line.startswith("Seccomp:") and line.split()[1] == "2" for line in file)
-    except OSError:
-        return False
+def _who_forbids(code: int) -> tuple[str, str]:
+    disabled = _kernel.io_uring_disabled()
+    filtered = _kernel.seccomp() == "filter"
+    if disabled and code != errno.ENOSYS:
+        also = ", and a seccomp filter is in force" if filtered else ""
+        group = " or, for its members, kernel.io_uring_group" if disabled == 1 else ""
+        return (
+            f"kernel.io_uring_disabled is {disabled}{also}",
+            f"sysctl kernel.io_uring_disabled=0 on the host{group}",
+        )
+    if filtered:
+        return (
+            "a seccomp filter, such as that of a container",
+            "run the container with --security-opt seccomp=FILE, where FILE is what "
+            "`python -m uringfile seccomp-profile` prints",
+        )
+    if code == errno.ENOSYS:
+        return (
+            f"a kernel or sandbox without io_uring ({_kernel.release()})",
+            "Linux 5.6 or newer, built with CONFIG_IO_URING",
+        )
+    return "a security module (SELinux, AppArmor) or a sandbox", "allow io_uring in its policy"

@@ -1,0 +1,31 @@
+"""``python -m uringfile COMMAND``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+# Each command is a module with add_arguments(parser) and main(args) -> exit status. Only
+# the module of the command that was asked for is imported.
+COMMANDS = {
+    "doctor": ("uringfile._doctor", "which engine serves here, and why"),
+    "seccomp-profile": ("uringfile._seccomp", "a seccomp profile for docker and podman"),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m uringfile")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary)
+        if name in argv[:1]:
+            importlib.import_module(module).add_arguments(command)
+    args = parser.parse_args(argv)
+    status: int = importlib.import_module(COMMANDS[args.command][0]).main(args)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
