@@ -302,7 +302,8 @@ static int posix_aio_submit(uf_engine *base, const struct uf_op *op)
 	struct request *request = engine->free;
 	int ret;
 
-	ret = uf_lanes_take(&engine->lanes, op->fd, &request->lanes, &request->lane);
+	ret = uf_lanes_take(&engine->lanes, op->fd, op->opcode == UF_WRITE, &request->lanes,
+			    &request->lane);
 	if (ret)
 		return ret == -EAGAIN ? -EBUSY : ret;
 	engine->free = request->next;

@@ -54,6 +54,7 @@ static int create(struct uf_lanes **all, int fd, struct uf_lanes **out)
 		return -ENOMEM;
 	lanes->fd = fd;
 	lanes->serial = is_stream(fd);
+	lanes->direct = fcntl(fd, F_GETFL) & O_DIRECT;
 	ret = add_lane(lanes);
 	if (ret == -EMFILE || ret == -ENFILE) {
 		lanes->lane[0].fd = fd;
@@ -69,19 +70,22 @@ static int create(struct uf_lanes **all, int fd, struct uf_lanes **out)
 	return 0;
 }
 
-static struct uf_lane *least_busy(struct uf_lanes *lanes)
+static struct uf_lane *least_busy(struct uf_lanes *lanes, unsigned most)
 {
+	unsigned n = lanes->count < most ? lanes->count : most;
 	struct uf_lane *best = &lanes->lane[0];
 
-	for (unsigned i = 1; i < lanes->count && best->busy; i++)
+	for (unsigned i = 1; i < n && best->busy; i++)
 		if (lanes->lane[i].busy < best->busy)
 			best = &lanes->lane[i];
 	return best;
 }
 
-int uf_lanes_take(struct uf_lanes **all, int fd, struct uf_lanes **out, struct uf_lane **lane)
+int uf_lanes_take(struct uf_lanes **all, int fd, int writing, struct uf_lanes **out,
+		  struct uf_lane **lane)
 {
 	struct uf_lanes *lanes = find(*all, fd);
+	unsigned most;
 	int ret;
 
 	if (!lanes) {
@@ -89,9 +93,10 @@ int uf_lanes_take(struct uf_lanes **all, int fd, struct uf_lanes **out, struct u
 		if (ret)
 			return ret;
 	}
-	*lane = least_busy(lanes);
+	most = lanes->serial || (writing && !lanes->direct) ? 1 : UF_LANES;
+	*lane = least_busy(lanes, most);
 	/* Out of descriptors: share a lane, which is slower but no error. */
-	if ((*lane)->busy && !lanes->serial && lanes->count < UF_LANES && !add_lane(lanes))
+	if ((*lane)->busy && lanes->count < most && !add_lane(lanes))
 		*lane = &lanes->lane[lanes->count - 1];
 	(*lane)->busy++;
 	lanes->busy++;

@@ -17,14 +17,18 @@ struct uf_lanes {
 	struct uf_lanes *next;
 	int fd;				/* whose duplicates these are; -1: forgotten */
 	int serial;			/* a stream: one lane keeps its order */
+	int direct;			/* O_DIRECT */
 	unsigned count;
 	unsigned busy;
 	struct uf_lane lane[UF_LANES];
 };
 
 /* Take a lane of fd, an idle one if there is one or one can be made, and count
- * a request on it. 0 or -errno. */
-int uf_lanes_take(struct uf_lanes **all, int fd, struct uf_lanes **lanes, struct uf_lane **lane);
+ * a request on it. Buffered writes share one: the file system lets only one at a
+ * time into a file anyway (measured on ext4, 64 writes of 4 KiB in flight: 97,000/s
+ * on one lane, 53,000/s on 32). 0 or -errno. */
+int uf_lanes_take(struct uf_lanes **all, int fd, int writing, struct uf_lanes **lanes,
+		  struct uf_lane **lane);
 void uf_lanes_give(struct uf_lanes **all, struct uf_lanes *lanes, struct uf_lane *lane);
 
 /* fd is about to be closed: its lanes are closed as they fall idle. */
