@@ -1,0 +1,169 @@
+/* The thread that waits for AIO requests: it sleeps in aio_suspend(), hands over what
+ * has ended, and is woken for fresh requests by a read of its own, on an eventfd,
+ * which is one of those that it waits for. */
+#include "posix_aio.h"
+
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+/* How long a request can stay unnoticed while all workers hang and none is
+ * left for the read that wakes the notifier. */
+#define STARVED_NS 100000000L
+
+static int64_t result_of(struct aiocb *cb)
+{
+	int error = aio_error(cb);
+	ssize_t ret = aio_return(cb);
+
+	return error ? -error : ret;
+}
+
+static void arm_wake(struct posix_aio_engine *engine)
+{
+	if (engine->wake_armed)
+		return;
+	memset(&engine->wake, 0, sizeof(engine->wake));
+	engine->wake.aio_fildes = engine->wake_fd;
+	engine->wake.aio_buf = &engine->wake_count;
+	engine->wake.aio_nbytes = sizeof(engine->wake_count);
+	engine->wake.aio_sigevent.sigev_notify = SIGEV_NONE;
+	/* On failure the time limit of aio_suspend stands in for it. */
+	engine->wake_armed = !aio_read(&engine->wake);
+}
+
+static unsigned take_fresh(struct posix_aio_engine *engine, struct request **watched, unsigned n)
+{
+	while (engine->fresh) {
+		watched[n++] = engine->fresh;
+		engine->fresh = engine->fresh->next;
+	}
+	return n;
+}
+
+/* What to watch next; 0 when the engine stops. */
+static unsigned next_watched(struct posix_aio_engine *engine, struct request **watched, unsigned n)
+{
+	pthread_mutex_lock(&engine->lock);
+	n = take_fresh(engine, watched, n);
+	while (!n && !engine->stop) {
+		engine->state = IDLE;
+		pthread_cond_wait(&engine->work, &engine->lock);
+		n = take_fresh(engine, watched, n);
+	}
+	engine->state = SUSPENDED;
+	if (engine->stop)
+		n = 0;
+	pthread_mutex_unlock(&engine->lock);
+	return n;
+}
+
+static void suspend(struct posix_aio_engine *engine, struct request **watched, unsigned n)
+{
+	const struct timespec starved = { .tv_nsec = STARVED_NS };
+	const struct aiocb *list[CAPACITY + 1];
+
+	for (unsigned i = 0; i < n; i++)
+		list[i] = &watched[i]->cb;
+	if (engine->wake_armed)
+		list[n++] = &engine->wake;
+	aio_suspend(list, (int)n, &starved);
+	if (engine->wake_armed && aio_error(&engine->wake) != EINPROGRESS) {
+		aio_return(&engine->wake);
+		engine->wake_armed = 0;
+	}
+}
+
+/* Hand over what has ended; returns how many are still running. */
+static unsigned collect(struct posix_aio_engine *engine, struct request **watched, unsigned n)
+{
+	unsigned kept = 0;
+
+	pthread_mutex_lock(&engine->lock);
+	engine->state = RUNNING;
+	for (unsigned i = 0; i < n; i++) {
+		if (aio_error(&watched[i]->cb) == EINPROGRESS)
+			watched[kept++] = watched[i];
+		else
+			uf_posix_end(engine, watched[i], result_of(&watched[i]->cb));
+	}
+	pthread_mutex_unlock(&engine->lock);
+	return kept;
+}
+
+static void *notify(void *arg)
+{
+	struct posix_aio_engine *engine = arg;
+	struct request *watched[CAPACITY];
+	unsigned n = 0;
+
+	while ((n = next_watched(engine, watched, n))) {
+		arm_wake(engine);
+		suspend(engine, watched, n);
+		n = collect(engine, watched, n);
+	}
+	return NULL;
+}
+
+void uf_notifier_wake(struct posix_aio_engine *engine)
+{
+	uint64_t one = 1;
+
+	if (engine->state == IDLE)
+		pthread_cond_signal(&engine->work);
+	if (engine->state == SUSPENDED) {
+		ssize_t ret = write(engine->wake_fd, &one, sizeof(one));
+
+		(void)ret;
+		engine->state = WOKEN;
+	}
+}
+
+int uf_notifier_start(struct posix_aio_engine *engine, const char **step)
+{
+	int ret;
+
+	*step = "eventfd";
+	engine->wake_fd = eventfd(0, EFD_CLOEXEC);
+	if (engine->wake_fd < 0)
+		return -errno;
+	*step = "pthread_create";
+	ret = uf_posix_spawn(&engine->notifier, notify, engine);
+	if (ret)
+		close(engine->wake_fd);
+	return ret;
+}
+
+/* The wake-up read must not outlive its memory: one more byte ends it. Returns
+ * whether it has ended. */
+static int disarm_wake(struct posix_aio_engine *engine)
+{
+	const struct aiocb *list[1] = { &engine->wake };
+	const struct timespec starved = { .tv_nsec = STARVED_NS };
+	uint64_t one = 1;
+
+	if (!engine->wake_armed)
+		return 1;
+	if (aio_cancel(engine->wake_fd, &engine->wake) == AIO_NOTCANCELED) {
+		ssize_t ret = write(engine->wake_fd, &one, sizeof(one));
+
+		(void)ret;
+		aio_suspend(list, 1, &starved);
+	}
+	return aio_error(&engine->wake) != EINPROGRESS;
+}
+
+int uf_notifier_stop(struct posix_aio_engine *engine)
+{
+	int disarmed;
+
+	pthread_mutex_lock(&engine->lock);
+	uf_notifier_wake(engine);
+	pthread_mutex_unlock(&engine->lock);
+	pthread_join(engine->notifier, NULL);
+	disarmed = disarm_wake(engine);
+	if (disarmed)
+		close(engine->wake_fd);
+	return disarmed;
+}
