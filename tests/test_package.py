@@ -1,0 +1,128 @@
+"""The package as it is shipped: sdist to wheel to import, layers, other systems."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import run_python
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "uringfile"
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An sdist, and a wheel that was built from it."""
+    pytest.importorskip("build")
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    return out
+
+
+@pytest.mark.timeout(300)
+def test_sdist_carries_the_c_sources(dist: Path) -> None:
+    (sdist,) = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    in_tree = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*.[ch]")}
+    assert in_tree | {"csrc/build_native.py", "setup.py", "LICENSE", "README.md"} <= names
+    assert "tests/test_contract.py" in names
+
+
+@pytest.mark.timeout(300)
+def test_the_wheel_imports_and_reads(dist: Path, tmp_path: Path) -> None:
+    (wheel,) = dist.glob("*.whl")
+    if not sysconfig.get_config_var("Py_GIL_DISABLED") and sys.implementation.name == "cpython":
+        assert "-cp310-abi3-" in wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+    assert {"uringfile/py.typed", "uringfile/seccomp.json"} <= set(names)
+    code = """
+import asyncio, sys, uringfile
+assert uringfile.__file__.startswith(sys.argv[1]), uringfile.__file__
+async def main():
+    async with uringfile.AIOFile(sys.argv[2], "rb") as f:
+        print(len(await f.read()))
+asyncio.run(main())
+"""
+    site = str(tmp_path / "site")
+    done = run_python(code, site, str(wheel), PYTHONPATH=site)
+    assert done.stdout == f"{wheel.stat().st_size}\n", done.stderr
+
+
+def test_other_systems_get_an_import_error() -> None:
+    done = run_python("import sys; sys.platform = 'darwin'; import uringfile")
+    assert "ImportError: uringfile needs Linux" in done.stderr
+
+
+# From the bottom to the top. A module may import from its own line and from those above it.
+LAYERS = [
+    {"_native"},
+    {"_engine", "_errors", "_mode", "_statx", "_text", "_splitter", "_blocks", "_kernel"},
+    {"_native_engine", "_fd", "_inflight"},
+    {"_choice", "_driver"},
+    {"_loop", "_open"},
+    {"_direct"},
+    {"_openfile"},
+    {"_file"},
+    {"_readers", "_writer"},
+]
+
+PURE = {"_mode", "_statx", "_text", "_splitter"}
+
+
+def imports(module: str) -> set[str]:
+    """What a module of the package imports from the package."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "uringfile":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("uringfile."):
+            found.add((node.module or "").partition(".")[2])
+    return found
+
+
+def test_imports_point_downwards() -> None:
+    allowed: set[str] = set()
+    for layer in LAYERS:
+        allowed |= layer
+        for module in layer - {"_native"}:
+            assert imports(module) <= allowed, module
+
+
+def test_pure_modules_import_nothing_of_ours() -> None:
+    for module in PURE:
+        assert imports(module) == set()
+        text = (PACKAGE / f"{module}.py").read_text()
+        assert "asyncio" not in text
+        assert "cffi" not in text
+
+
+def test_one_module_imports_the_cffi_library() -> None:
+    importers = [
+        path.stem for path in PACKAGE.glob("*.py") if "uringfile._native import" in path.read_text()
+    ]
+    assert importers == ["_native_engine"]
+
+
+def test_versions_agree() -> None:
+    import uringfile
+
+    text = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{uringfile.__version__}"' in text
+    assert os.path.exists(ROOT / "CHANGELOG.md")
