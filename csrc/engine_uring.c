@@ -223,9 +223,9 @@ static int uring_flush(uf_engine *base)
 	struct uring_engine *engine = of(base);
 	int ret;
 
-	/* While refused operations wait to be reaped, none can be added. */
+	/* There is room for the failures of one flush. */
 	if (engine->n_failed)
-		return (int)engine->n_failed;
+		return -EBUSY;
 	ret = uf_ring_submit(&engine->ring);
 	if (ret && passing(ret))
 		return ret;

@@ -114,7 +114,11 @@ class Driver:
         self._flushes = self._wakeups = 0
         self._staged = 0  # since the last flush
         self._ready = 0  # what the last flush answered, until it is dealt with
-        loop.add_reader(engine.eventfd, self._on_eventfd)
+        try:
+            loop.add_reader(engine.eventfd, self._on_eventfd)
+        except BaseException:
+            engine.destroy()
+            raise
         self._thread = threading.current_thread()
         # It must not refer to self. Interpreter exit is end_all()'s.
         self._finalizer = weakref.finalize(self, _end_engine, engine, self._in_flight)
@@ -295,6 +299,17 @@ class Driver:
                     ClosedFileError(f"{filename!r} was closed during {_name(operation)}()")
                 )
             self._cancel(operation)
+
+    def drop(self, descriptor: Descriptor) -> None:
+        """Close a descriptor whose file was never closed, from whatever thread collects it."""
+        if threading.get_ident() != self.thread_id and self.loop.is_running():
+            self.loop.call_soon_threadsafe(self._drop, descriptor)
+        else:
+            self._drop(descriptor)
+
+    def _drop(self, descriptor: Descriptor) -> None:
+        self.engine.forget_fd(descriptor.fd)
+        descriptor.close_when_idle()
 
     # ---- fairness -------------------------------------------------------------
 

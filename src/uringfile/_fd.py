@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 
 
@@ -27,7 +28,7 @@ class Descriptor:
         if self.holders:
             return
         if self._close_when_idle:
-            os.close(self.fd)
+            self._close()
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -42,6 +43,10 @@ class Descriptor:
         if self.holders:
             self._close_when_idle = True
         else:
+            self._close()
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):
             os.close(self.fd)
 
 

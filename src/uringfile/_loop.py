@@ -7,6 +7,8 @@ the reader on the eventfd, so that a loop that is closed or collected frees it.
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import weakref
 
 from uringfile._choice import open_engine
@@ -17,6 +19,16 @@ _Drivers = dict[str | None, weakref.ref[Driver]]
 _by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Drivers] = (
     weakref.WeakKeyDictionary()
 )
+# Threads, each with its loop, come and go at the same time.
+_lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def running_driver(engine: str | None = None) -> Driver:
@@ -26,13 +38,16 @@ def running_driver(engine: str | None = None) -> Driver:
     ``ValueError`` as ``open_engine`` does.
     """
     loop = asyncio.get_running_loop()
-    drivers = _by_loop.get(loop)
-    if drivers is not None:
-        ref = drivers.get(engine)
-        driver = ref() if ref is not None else None
-        if driver is not None and driver.alive:
-            return driver
-    return _make_driver(loop, engine)
+    with _lock:
+        drivers = _by_loop.get(loop)
+        driver = _alive(drivers, engine) if drivers is not None else None
+        return driver if driver is not None else _make_driver(loop, engine)
+
+
+def _alive(drivers: _Drivers, engine: str | None) -> Driver | None:
+    ref = drivers.get(engine)
+    driver = ref() if ref is not None else None
+    return driver if driver is not None and driver.alive else None
 
 
 def _make_driver(loop: asyncio.AbstractEventLoop, engine: str | None) -> Driver:
@@ -40,14 +55,12 @@ def _make_driver(loop: asyncio.AbstractEventLoop, engine: str | None) -> Driver:
     opened, reason = open_engine(engine)
     drivers = _by_loop.setdefault(loop, {})
     # The default and the same engine by name share one ring.
-    ref = drivers.get(opened.name)
-    driver = ref() if ref is not None else None
-    if driver is not None and driver.alive:
+    driver = _alive(drivers, opened.name)
+    if driver is not None:
         opened.destroy()
     else:
         driver = Driver(loop, opened, reason)
-        drivers[opened.name] = weakref.ref(driver)
-    drivers[engine] = weakref.ref(driver)
+    drivers[opened.name] = drivers[engine] = weakref.ref(driver)
     return driver
 
 

@@ -52,7 +52,7 @@ async def close_descriptor(
     try:
         await descriptor.idle()
     except asyncio.CancelledError:
-        descriptor.close_when_idle()
+        driver.drop(descriptor)
         raise
     driver.engine.forget_fd(descriptor.fd)
     if local:

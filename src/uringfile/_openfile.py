@@ -203,15 +203,20 @@ class OpenFile:
         self._inline = False
         try:
             driver.cancel_holders(descriptor, writes=self._stream, filename=self.name)
-            if self._direct_io is not None:
-                await self._direct_io.close()
-            if self._owner:
-                await close_descriptor(driver, descriptor, self._local, self.name)
-            else:
-                await descriptor.idle()
-                driver.engine.forget_fd(descriptor.fd)
+            try:
+                if self._direct_io is not None:
+                    await self._direct_io.close()
+            finally:
+                await self._release(driver, descriptor)
         finally:
             self._closing.set_result(None)
+
+    async def _release(self, driver: Driver, descriptor: Descriptor) -> None:
+        if self._owner:
+            await close_descriptor(driver, descriptor, self._local, self.name)
+        else:
+            await descriptor.idle()
+            driver.engine.forget_fd(descriptor.fd)
 
     def __await__(self: _F) -> Generator[Any, None, _F]:
         yield from self.open().__await__()
@@ -229,8 +234,7 @@ class OpenFile:
         if descriptor is None or not self._owner:
             return
         assert self._driver is not None
-        self._driver.engine.forget_fd(descriptor.fd)
-        descriptor.close_when_idle()
+        self._driver.drop(descriptor)
         warnings.warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     # ---- checks ---------------------------------------------------------------------
