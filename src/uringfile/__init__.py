@@ -5,25 +5,34 @@ import sys
 if sys.platform != "linux":
     raise ImportError(f"uringfile needs Linux and its io_uring or POSIX AIO, not {sys.platform}")
 
+from uringfile._binary import BinaryFileWrapper
 from uringfile._driver import Stats
 from uringfile._engine import EngineInfo
 from uringfile._errors import ClosedFileError, EngineUnavailable
 from uringfile._file import AIOFile
+from uringfile._fileobject import FileIOWrapperBase
 from uringfile._loop import engine_info, stats
 from uringfile._readers import LineReader, Reader
+from uringfile._stream import async_open, clone
+from uringfile._textfile import TextFileWrapper
 from uringfile._writer import Writer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AIOFile",
+    "BinaryFileWrapper",
     "ClosedFileError",
     "EngineInfo",
     "EngineUnavailable",
+    "FileIOWrapperBase",
     "LineReader",
     "Reader",
     "Stats",
+    "TextFileWrapper",
     "Writer",
+    "async_open",
+    "clone",
     "engine_info",
     "stats",
 ]

@@ -1,0 +1,46 @@
+"""Work that goes on to its end, whoever is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Background(Generic[T]):
+    """Runs a coroutine from the loop's callbacks; the first step at once.
+
+    It is not a task, because the end of ``asyncio.run`` cancels all tasks: of an append
+    that is cancelled nobody can tell whether it landed. What it awaits must be futures
+    that nobody else cancels.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> None:
+        self._loop = loop
+        self._work = work
+        self._result: asyncio.Future[T] = loop.create_future()
+        self._step()
+
+    def _step(self, _: object = None) -> None:
+        try:
+            awaited = self._work.send(None)
+        except StopIteration as end:
+            self._result.set_result(end.value)
+        except BaseException as error:
+            self._result.set_exception(error)
+            self._result.exception()  # also an error that nobody waits for has been seen
+        else:
+            if awaited is None:
+                self._loop.call_soon(self._step)
+            else:
+                awaited.add_done_callback(self._step)
+
+    @property
+    def done(self) -> bool:
+        return self._result.done()
+
+    async def wait(self) -> T:
+        """Its result. A caller that is cancelled is released at once, and the work goes on."""
+        return await asyncio.shield(self._result)

@@ -1,0 +1,405 @@
+"""A position in a file, with memory on both sides of it: read ahead, and not yet written.
+
+1. The position is ``_base + _ahead.tell() + len(_unsent)``. One of the last two is zero:
+   reading begins when everything is written, writing when what was read ahead is dropped.
+2. A call changes the position only when all its I/O is done, and in one step. So a call
+   that is cancelled has changed nothing, and a call that finds the position changed after
+   it was suspended (another task called ``seek``) starts again from there.
+3. A write is accepted whole when there is room for it, and not at all before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import operator
+import os
+import stat
+import types
+import warnings
+import weakref
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any
+
+from uringfile._background import Background
+from uringfile._errors import ClosedFileError, os_error
+from uringfile._file import AIOFile
+from uringfile._fileobject import FileIOWrapperBase, unsupported
+from uringfile._openfile import MAX_OFFSET
+from uringfile._writeback import WriteBack
+
+#: What is collected before it is written, by default. A write to ext4 takes a worker
+#: thread about 50 us, in which time a loop of 100-byte writes makes some 30 KiB.
+WRITE_SIZE = 128 * 1024
+
+
+class Shared:
+    """An open file and the number of file objects that have it open."""
+
+    def __init__(self, file: AIOFile) -> None:
+        self.file = file
+        self.users = 0
+
+    async def release(self) -> None:
+        self.users -= 1
+        if not self.users:
+            await self.file.close()
+
+
+@types.coroutine
+def _next_turn() -> Generator[None, None, None]:
+    yield
+
+
+class Buffered(FileIOWrapperBase):
+    """The position, the buffers, and the writing; ``_binary`` adds the reading."""
+
+    _ahead: io.BytesIO
+    _loop: asyncio.AbstractEventLoop
+
+    def __init__(self, file: AIOFile, buffering: int = -1, *, shared: Shared | None = None) -> None:
+        self.file = file
+        self._buffering = buffering
+        self._shared = Shared(file) if shared is None else shared
+        self._write_size = WRITE_SIZE if buffering < 0 else buffering
+        # Up to this much fits into _unsent without a look at anything else; 0 while the
+        # file is not in the state in which that is so.
+        self._room = 0
+        self._unsent = bytearray()
+        self._ahead = io.BytesIO()
+        self._ahead.close()  # its methods raise ValueError until the file is open
+        self._ahead_size = 0
+        self._base = 0
+        self._closed = True
+        self._closing: Background[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._seekable = False
+        self._known_size = 0
+        self._fp: Any = None  # the file object that lent its descriptor
+        this = weakref.ref(self)
+        self._writes = WriteBack(file, lambda: _stop_fast_writes(this))
+        if not file.closed:
+            self._attach_open_file()
+
+    @property
+    def _core(self) -> Buffered:
+        return self
+
+    # ---- opening and closing ------------------------------------------------------
+
+    async def _attach(self) -> None:
+        if self._closing is not None:
+            raise ClosedFileError(f"{self.name!r} was closed; make a new object to open it")
+        if not self._closed:
+            return
+        await self.file.open()
+        if not self.file._local:
+            self._known_size = (await self.file.stat()).st_size
+        if not self._closed:  # by another task, meanwhile
+            return
+        try:
+            self._attach_open_file()
+        except BaseException:
+            await self.file.close()
+            raise
+
+    def _attach_open_file(self) -> None:
+        file = self.file
+        fd = file.fileno()
+        position: int | None
+        try:
+            position = os.lseek(fd, 0, os.SEEK_CUR)
+        except OSError:
+            position = None
+        self._seekable = position is not None
+        mode = file.mode
+        if not self._seekable and mode.plus:
+            raise unsupported("File or stream is not seekable.")
+        self._loop = asyncio.get_running_loop()
+        if self._shared.users or self._fp is not None:
+            position = 0  # a clone starts at the beginning; the other is told later
+        self._shared.users += 1
+        self._closed = False
+        self._base = self._end() if mode.appending and self._seekable else position or 0
+        self._borrowed_at = self._base
+        self._ahead = io.BytesIO()
+
+    def _start(self) -> None:
+        pass
+
+    def _check_open(self) -> None:
+        if self._closed:
+            state = "closed" if self._closing is not None else "not open"
+            raise ClosedFileError(f"I/O operation on a file that is {state}: {self.name!r}")
+
+    async def _close(self, position: int | None = None) -> None:
+        """``position``: what the owner of a borrowed file goes on from, if not this one's."""
+        if self._closing is None:
+            if self._closed:
+                return
+            self._seal()
+            if position is None:
+                position = self._position()
+            # From here on no other call finds the file open; the rest goes on in the background.
+            self._closed = True
+            self._room = 0
+            self._end_of_block()
+            self._ahead.close()
+            self._closing = Background(self._loop, self._write_and_release(position))
+            await self._closing.wait()
+        elif not self._closing.done:
+            with suppress(Exception):  # the other call raises it
+                await self._closing.wait()
+
+    async def _write_and_release(self, position: int) -> None:
+        try:
+            await self._writes.finish(self._loop)
+        finally:
+            if not self.file._owner and self._seekable and position != self._borrowed_at:
+                self._give_back(position)
+            await self._shared.release()
+
+    def _give_back(self, position: int) -> None:
+        """Whoever lent the descriptor goes on where this object stopped."""
+        with suppress(OSError, ValueError):
+            if self._fp is None:
+                os.lseek(self.file.fileno(), position, os.SEEK_SET)
+            else:
+                self._fp.seek(position)
+
+    def __del__(self) -> None:
+        writes = getattr(self, "_writes", None)
+        if writes is None or self._closed or self.file.closed:
+            return
+        self._seal()
+        if rest := writes.take_rest():
+            warnings.warn(
+                f"{self!r} was never closed; what it had buffered is written now",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+            with suppress(OSError):
+                for offset, data in rest:
+                    _write_now(self.file.fileno(), data, offset, self._seekable)
+
+    # ---- the position -------------------------------------------------------------
+
+    def tell(self) -> int:
+        """The position, in bytes from the start of the file.
+
+        In the modes "a" it is at the end of the file after a write.
+        """
+        self._check_open()
+        if not self._seekable:
+            raise os_error(-errno.ESPIPE, self.name)
+        return self._position()
+
+    def _position(self) -> int:
+        return self._base + self._ahead.tell() + len(self._unsent)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move the position, and return it. No I/O happens here.
+
+        ``whence``: 0 from the start, 1 from the position, 2 from the end, which counts
+        what is buffered; also ``os.SEEK_DATA`` and ``os.SEEK_HOLE``, which do not.
+        Raises ``OSError`` (EINVAL) for a position before the start.
+        """
+        offset = operator.index(offset)
+        self._check_open()
+        if not self._seekable:
+            raise unsupported("File or stream is not seekable.")
+        if whence == os.SEEK_SET:
+            target = offset
+        elif whence == os.SEEK_CUR:
+            target = self.tell() + offset
+        elif whence == os.SEEK_END:
+            target = self._end() + offset
+        elif whence in (os.SEEK_DATA, os.SEEK_HOLE):
+            target = os.lseek(self.file.fileno(), offset, whence)
+        else:
+            raise ValueError(f"whence value {whence} unsupported")
+        if target < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if target > MAX_OFFSET:
+            raise ValueError("cannot fit 'int' into an offset-sized integer")
+        self._seal()
+        if 0 <= target - self._base <= self._ahead_size:
+            self._ahead.seek(target - self._base)
+        else:
+            self._set_ahead(target, b"")
+            self._jumped()
+        self._room = 0
+        return target
+
+    def _jumped(self) -> None:
+        """The position has left what was read ahead."""
+
+    def _end(self) -> int:
+        """The size of the file with everything that is buffered."""
+        file = self.file
+        size = self._known_size
+        if file._local:
+            status = os.fstat(file.fileno())
+            size = status.st_size
+            if stat.S_ISBLK(status.st_mode):
+                size = os.lseek(file.fileno(), 0, os.SEEK_END)
+        if file.mode.appending:
+            return size + self._writes.size + len(self._unsent)
+        return max(size, self._writes.end, self._base + len(self._unsent) if self._unsent else 0)
+
+    def _set_ahead(self, base: int, block: bytes, used: int = 0) -> None:
+        """Replace what is read ahead by ``block``, which stands at ``base`` in the file."""
+        self._end_of_block()
+        self._base = base
+        if block or self._ahead_size:
+            self._ahead = io.BytesIO(block)
+            self._ahead_size = len(block)
+        self._ahead.seek(used)
+        if block:
+            self._room = 0
+
+    def _end_of_block(self) -> None:
+        """Drop what is read ahead, and end the iterations over it; the position stays."""
+        if self._ahead_size:
+            self._base += self._ahead.tell()
+            self._ahead.seek(0, 2)
+            self._ahead = io.BytesIO()
+            self._ahead_size = 0
+
+    # ---- writing ------------------------------------------------------------------
+
+    async def write(self, data: Any) -> int:
+        """Write ``data``, any contiguous buffer: its size in bytes.
+
+        It is copied into memory, and written in the background when enough of it has come
+        together. An error there is raised by the next call that is awaited, and by
+        ``close``; the data is kept and tried again by ``flush``, ``close`` and later
+        writes, and nothing written later overtakes it. Cancelled, or with an exception,
+        nothing of ``data`` is accepted.
+        """
+        unsent = self._unsent
+        if type(data) is bytes and len(unsent) + len(data) < self._room:
+            unsent += data
+            return len(data)
+        return await self._write(data)
+
+    async def _write(self, data: Any) -> int:
+        self._check_writable()
+        if not isinstance(data, bytes):
+            view = memoryview(data)
+            if not view.c_contiguous:
+                raise BufferError("memoryview: underlying buffer is not C-contiguous")
+            data = view.tobytes()
+        if self._write_size:
+            await self._make_room(len(data))
+            self._accept(data)
+        else:
+            await self._write_through(data)
+        return len(data)
+
+    async def _write_through(self, data: bytes) -> None:
+        """Write without a buffer. Cancelled, the data may land whole, in part or not at all."""
+        async with self._one_at_a_time:
+            self._check_writable()
+            self._go_where_writes_go()
+            position = self._base
+            done = 0
+            try:
+                done = await self.file.write_bytes(data, position)
+            except OSError as error:
+                done = getattr(error, "characters_written", 0)
+                raise
+            finally:
+                if not self._closed and self._position() == position:
+                    self._base += done
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if not self.file.mode.writable:
+            raise unsupported("write")
+
+    async def _make_room(self, size: int) -> None:
+        """Until ``size`` bytes may be accepted: the buffer has room, or is empty."""
+        writes = self._writes
+        while True:
+            self._check_writable()
+            writes.raise_error()
+            if self._unsent and len(self._unsent) + size > self._write_size:
+                self._seal()
+                writes.start(self._loop)
+                await _next_turn()  # in which the write is flushed to the kernel
+            elif writes.size > self._write_size:
+                await writes.shrink(self._loop, self._write_size)
+            else:
+                break
+
+    def _go_where_writes_go(self) -> None:
+        appends = self.file.mode.appending and self._seekable
+        self._set_ahead(self._end() if appends else self._position(), b"")
+
+    def _accept(self, data: bytes) -> None:
+        """Take ``data`` into the buffer, for which there is room."""
+        if not data:
+            return
+        if not self._room:
+            self._seal()
+            self._go_where_writes_go()
+            self._room = self._write_size
+        if len(data) >= self._write_size:
+            self._seal()
+            self._writes.put(self._base, data)
+            self._base += len(data)
+            self._writes.start(self._loop)
+        else:
+            self._unsent += data
+
+    def _seal(self) -> None:
+        """Queue what is in the buffer for writing."""
+        if self._unsent:
+            data, self._unsent = self._unsent, bytearray()
+            self._writes.put(self._base, data)
+            self._base += len(data)
+
+    async def _drain(self) -> None:
+        """Write everything out."""
+        self._seal()
+        if self._writes.size or self._writes.failed:
+            await self._writes.drain(self._loop)
+            if not self.file._local:
+                self._known_size = (await self.file.stat()).st_size
+
+    async def truncate(self, size: int | None = None) -> int:
+        """Cut or extend the file to ``size`` bytes, by default to the position.
+
+        The position stays. Returns the size.
+        """
+        self._check_open()
+        if not self.file.mode.writable:
+            raise unsupported("truncate")
+        size = self.tell() if size is None else operator.index(size)
+        if size < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        await self._drain()
+        await self.file.truncate(size)
+        self._check_open()
+        self._known_size = size
+        self._end_of_block()
+        self._room = 0  # the end is elsewhere now
+        return size
+
+
+def _stop_fast_writes(this: weakref.ref[Buffered]) -> None:
+    core = this()
+    if core is not None:
+        core._room = 0
+
+
+def _write_now(fd: int, data: bytes | bytearray, offset: int, seekable: bool) -> None:
+    view = memoryview(data)
+    while view:
+        n = os.pwrite(fd, view, offset) if seekable else os.write(fd, view)
+        view = view[n:]
+        offset += n
