@@ -277,6 +277,14 @@ class BufferedReading(Buffered):
             self._put_ahead(self._base, block, max(end, 0))
             return _join(pieces, block[:end] if end > 0 else b"")
 
+    def _take_in_memory(self, size: int) -> bytes:
+        """``size`` bytes that are read ahead, or ``b""`` if there are fewer."""
+        data = self._ahead.read(size)
+        if len(data) < size:
+            self._ahead.seek(-len(data), 1)
+            return b""
+        return data
+
     def _unread(self, data: bytes) -> None:
         """Put back what was taken from a stream."""
         self._set_ahead(self._position(), data + self._remaining())
@@ -290,13 +298,17 @@ class BufferedReading(Buffered):
             if self._whole_lines or self._trim():
                 for line in self._ahead:
                     yield line
-                assert self.file._driver is not None
-                self.file._driver.budget -= _LINES_COST
+                self._charge(_LINES_COST)
             if not await self._fill_lines():
                 line = await self.readline()
                 if not line:
                     return
                 yield line
+
+    def _charge(self, cost: int) -> None:
+        """Take from the budget that the loop's driver has for this turn."""
+        assert self.file._driver is not None
+        self.file._driver.budget -= cost
 
     def _trim(self) -> bool:
         """Cut what is ahead to whole lines; the rest comes again with the next block."""

@@ -2,131 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-import codecs
-import io
-import locale
 import operator
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from uringfile._buffered import Shared
-from uringfile._cookie import Cookie
-from uringfile._decoding import Decoding, new_decoder
-from uringfile._file import AIOFile
-from uringfile._fileobject import FileIOWrapperBase, unsupported
-from uringfile._newlines import check_newline, line_end, split_lines
-from uringfile._reading import BufferedReading
-from uringfile._window import Window
+from uringfile._decoding import Decoding
+from uringfile._fileobject import unsupported
+from uringfile._newlines import line_end, split_lines
+from uringfile._textposition import TextPosition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-Self = TypeVar("Self", bound="TextFileWrapper")
 
-# Bytes that are decoded at a time, as in io.TextIOWrapper.
-_CHUNK_SIZE = 8192
+# What decoding a chunk and giving its lines may cost the loop's other tasks, in the units
+# of the driver's budget for a turn.
+_CHUNK_COST = 8
 
 
-class TextFileWrapper(FileIOWrapperBase):
+class _Moved(Exception):
+    """``seek`` was called while a call was waiting for data."""
+
+
+class TextFileWrapper(TextPosition):
     """What ``open`` gives in a text mode, with ``await``.
 
     ``encoding`` and ``errors`` are those of the file by default. Sizes are characters.
     """
-
-    _CHUNK_SIZE = _CHUNK_SIZE
-
-    def __init__(
-        self,
-        file: AIOFile,
-        buffering: int = -1,
-        encoding: str | None = None,
-        errors: str | None = None,
-        newline: str | None = None,
-        *,
-        shared: Shared | None = None,
-    ) -> None:
-        if file.mode.binary:
-            raise ValueError("a text file object needs a file in a text mode")
-        check_newline(newline)
-        self.file = file
-        self._encoding = encoding or file.encoding
-        if self._encoding == "locale":
-            self._encoding = locale.getpreferredencoding(False)
-        self._errors = errors or file.errors
-        if not codecs.lookup(self._encoding)._is_text_encoding:
-            raise LookupError(
-                f"{self._encoding!r} is not a text encoding; use codecs.open() to handle "
-                "arbitrary codecs"
-            )
-        self._newline = newline
-        self._line_end = "\n" if newline is None else newline
-        self._write_end = newline if newline in ("\r", "\r\n") else None
-        self._line_buffering = buffering == 1
-        self._decoding: Decoding | None = None
-        self._encoder: Any = None
-        # Lines of the decoded text that an iteration has not given yet.
-        self._split: Iterator[str] | None = None
-        self._split_end = 0
-        # Of a stream: what the call that is being performed has taken from it.
-        self._consumed: list[bytes] = []
-        # Where the last seek leads to, if getting there takes reading.
-        self._target: Cookie | None = None
-        # Counts the calls that move the position without waiting for their turn.
-        self._moves = 0
-        self._turn = asyncio.Lock()
-        self._buffer = BufferedReading(file, -1 if buffering == 1 else buffering, shared=shared)
-        self._buffering = buffering
-        self._window = Window(max(self._buffer._buffering, 1))
-        self._unflushed = 0
-        if not self._buffer._closed:
-            self._start()
-
-    @property
-    def _core(self) -> BufferedReading:
-        return self._buffer
-
-    def _twin(self: Self) -> Self:
-        return type(self)(
-            self.file,
-            self._buffering,
-            self._encoding,
-            self._errors,
-            self._newline,
-            shared=self._buffer._shared,
-        )
-
-    # ---- opening and closing ------------------------------------------------------
-
-    def _start(self) -> None:
-        core = self._buffer
-        if self._decoding is not None or self._encoder is not None:
-            return
-        mode = self.file.mode
-        if core._buffering < 1:
-            self._window = Window(_python_buffer_size(self.file.fileno()))
-        if mode.readable:
-            decoder = new_decoder(self._encoding, self._errors, self._newline)
-            self._decoding = Decoding(decoder, locating=core._seekable)
-        if mode.writable:
-            self._encoder = codecs.getincrementalencoder(self._encoding)(self._errors)
-            if core._seekable and core._position():
-                self._encoder.setstate(0)  # no mark in front of what is appended
-        self._line_buffering = self._line_buffering or (
-            self._buffering < 0 and os.isatty(self.file.fileno())
-        )
-
-    async def close(self) -> None:
-        core = self._buffer
-        cookie = None
-        if not core._closed:
-            self._settle()
-            if core._fp is not None and core._seekable:
-                cookie = self.tell()
-            if self._decoding is not None:
-                self._decoding.forget()
-        await core._close(cookie)
 
     # ---- what is known of the file ------------------------------------------------
 
@@ -157,113 +60,6 @@ class TextFileWrapper(FileIOWrapperBase):
             return None
         seen: str | tuple[str, ...] | None = getattr(self._decoding.decoder, "newlines", None)
         return seen
-
-    # ---- the position -------------------------------------------------------------
-
-    def tell(self) -> int:
-        """The position, for ``seek``. The number need not be an offset."""
-        core = self._buffer
-        core._check_open()
-        if not core._seekable:
-            raise unsupported("underlying stream is not seekable")
-        self._settle()
-        self._flush_window()
-        if self._target is not None:
-            return self._target.pack()
-        position = core._position()
-        return position if self._decoding is None else self._decoding.locate(position)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to a position that ``tell`` gave; or with 0 to the start (``whence`` 0), the
-        position (1) or the end (2). Returns the new position.
-
-        No I/O happens here. Where a position is reached only by decoding, that is done by
-        the next call, which then raises what goes wrong.
-        """
-        core = self._buffer
-        core._check_open()
-        if not core._seekable:
-            raise unsupported("underlying stream is not seekable")
-        if whence == os.SEEK_CUR:
-            if offset != 0:
-                raise unsupported("can't do nonzero cur-relative seeks")
-            offset = self.tell()
-        elif whence == os.SEEK_END:
-            if offset != 0:
-                raise unsupported("can't do nonzero end-relative seeks")
-            return self._seek_end()
-        elif whence != os.SEEK_SET:
-            raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
-        offset = operator.index(offset)
-        if offset < 0:
-            raise ValueError(f"negative seek position {offset!r}")
-        cookie = Cookie.unpack(offset)
-        if cookie.skip and self._decoding is None:
-            raise unsupported("not readable")
-        self._leave(cookie.start)
-        core.seek(cookie.start)
-        if self._decoding is not None:
-            self._decoding.start_at(cookie.start, cookie.flags)
-            self._decoding.snapshot = (cookie.flags, b"")
-        self._start_encoding_at(cookie.start or cookie.flags)
-        if cookie.skip:
-            self._target = cookie
-        return offset
-
-    def _seek_end(self) -> int:
-        self._leave(None)
-        position = self._buffer.seek(0, os.SEEK_END)
-        if self._decoding is not None:
-            self._decoding.decoder.reset()
-        self._start_encoding_at(position)
-        return position
-
-    def _leave(self, target: int | None) -> None:
-        """Forget what belongs to the old position."""
-        self._settle()
-        self._flush_window()
-        if target is None:
-            self._window.clear()
-        else:
-            self._window.seek(self._buffer._position(), target)
-        self._target = None
-        self._moves += 1
-        if self._decoding is not None:
-            self._decoding.forget()
-
-    def _start_encoding_at(self, position: int) -> None:
-        """At the start of the file some codecs write a mark."""
-        if self._encoder is not None:
-            if position:
-                self._encoder.setstate(0)
-            else:
-                self._encoder.reset()
-
-    def _flush_window(self) -> None:
-        """As a flush does: a file that can be written then has an empty read buffer."""
-        self._unflushed = 0
-        if self._encoder is not None:
-            self._window.clear()
-
-    async def truncate(self, size: int | None = None) -> int:
-        """Cut or extend the file to ``size`` bytes, by default to the position of the bytes.
-
-        That position is, as in ``io``, behind the chunk that was decoded last, unless
-        ``seek`` was called. Returns the size.
-        """
-        async with self._turn:
-            await self._get_there()
-            self._flush_window()
-            return await self._buffer.truncate(size)
-
-    async def flush(self, sync_metadata: bool = False) -> None:
-        """Write out what is buffered, and raise what went wrong with it.
-
-        That hands it to the kernel. With ``sync_metadata`` it is also on the disk
-        afterwards (fsync).
-        """
-        self._flush_window()
-        await super().flush(sync_metadata)
 
     # ---- writing ------------------------------------------------------------------
 
@@ -310,6 +106,26 @@ class TextFileWrapper(FileIOWrapperBase):
         if self._unflushed >= self._CHUNK_SIZE:
             self._window.write(position + size - self._unflushed, self._unflushed)
             self._unflushed = 0
+
+    async def truncate(self, size: int | None = None) -> int:
+        """Cut or extend the file to ``size`` bytes, by default to the position of the bytes.
+
+        That position is, as in ``io``, behind the chunk that was decoded last, unless
+        ``seek`` was called. Returns the size.
+        """
+        async with self._turn:
+            await self._get_there()
+            self._flush_window()
+            return await self._buffer.truncate(size)
+
+    async def flush(self, sync_metadata: bool = False) -> None:
+        """Write out what is buffered, and raise what went wrong with it.
+
+        That hands it to the kernel. With ``sync_metadata`` it is also on the disk
+        afterwards (fsync).
+        """
+        self._flush_window()
+        await super().flush(sync_metadata)
 
     # ---- reading ------------------------------------------------------------------
 
@@ -465,35 +281,73 @@ class TextFileWrapper(FileIOWrapperBase):
             decoding.text = ""
             decoding.used = 0
 
+    # ---- lines ------------------------------------------------------------------
+
     async def _lines(self) -> AsyncGenerator[str, None]:
+        # The lines that are left are part of the state of the file object (_settle), so
+        # that between two lines any other call may come.
         while True:
-            decoding = self._decoding
-            if (
-                decoding is not None
-                and self._line_end == "\n"
-                and self._split is None
-                and not self._turn.locked()
-                and (end := decoding.text.rfind("\n", decoding.used) + 1)
-            ):
-                lines = iter(split_lines(decoding.text[decoding.used : end]))
-                self._split = lines
-                self._split_end = end
+            if (lines := self._split_more()) is not None:
                 for line in lines:
                     yield line
                 if self._split is lines:
                     self._settle()
-            line = await self.readline()
-            if not line:
-                return
-            yield line
+            else:
+                line = await self.readline()
+                if not line:
+                    return
+                yield line
 
-    def _settle(self) -> None:
-        """End the iteration over lines that are split: the others are not used yet."""
-        if self._split is not None:
-            assert self._decoding is not None
-            rest = sum(map(len, self._split))
-            self._split = None
-            self._decoding.used = self._split_end - rest
+    def _split_more(self) -> Iterator[str] | None:
+        """The lines that end in what is decoded, or in the next chunk if that is in memory.
+
+        The first of them must be taken at once.
+        """
+        decoding = self._decoding
+        if (
+            decoding is None
+            or self._line_end != "\n"
+            or self._split is not None
+            or self._target is not None
+            or self._turn.locked()
+        ):
+            return None
+        text = decoding.text
+        start = decoding.used
+        end = text.rfind("\n", start) + 1
+        rest = ""
+        if not end:
+            rest = text[start:]
+            text = self._decode_from_memory(decoding)
+            start = 0
+            end = text.rfind("\n") + 1
+            if not end:
+                return None
+        lines = split_lines(text[start:end])
+        if rest:
+            lines[0] = rest + lines[0]
+        self._split = iter(lines)
+        self._split_end = end
+        return self._split
+
+    def _decode_from_memory(self, decoding: Decoding) -> str:
+        """The next chunk's text, if it ends a line and nothing has to be read for it."""
+        core = self._buffer
+        if self._unflushed or self._window.active:
+            return ""
+        chunk = core._take_in_memory(self._CHUNK_SIZE)
+        if not chunk:
+            return ""
+        saved = decoding.save()
+        decoding.text = ""
+        decoding.used = 0
+        decoding.feed(chunk)
+        if "\n" not in decoding.text:
+            decoding.restore(saved)
+            core._ahead.seek(-len(chunk), 1)
+            return ""
+        core._charge(_CHUNK_COST)
+        return decoding.text
 
     if TYPE_CHECKING:
 
@@ -501,17 +355,3 @@ class TextFileWrapper(FileIOWrapperBase):
         async def writelines(self, lines: Iterable[str]) -> None: ...
         def iter_chunked(self, chunk_size: int = ...) -> AsyncGenerator[str, None]: ...
         def __aiter__(self) -> AsyncIterator[str]: ...
-
-
-class _Moved(Exception):
-    """``seek`` was called while a call was waiting for data."""
-
-
-def _python_buffer_size(fd: int) -> int:
-    """The size of the buffer that ``open`` would make for the file."""
-    size = os.fstat(fd).st_blksize
-    if size <= 1:
-        return io.DEFAULT_BUFFER_SIZE
-    if io.DEFAULT_BUFFER_SIZE > 8192:  # from CPython 3.14 on
-        return max(min(size, 8 << 20), io.DEFAULT_BUFFER_SIZE)
-    return size

@@ -22,6 +22,10 @@ class Window:
     def clear(self) -> None:
         self._start = self._end = 0
 
+    @property
+    def active(self) -> bool:
+        return bool(self._end)
+
     def save(self) -> tuple[int, int]:
         return self._start, self._end
 
