@@ -26,6 +26,7 @@ RUN python -m pytest
 CMD ["python", "-m", "pytest"]
 
 FROM ${IMAGE}
-RUN --mount=type=bind,from=build,source=/dist,target=/dist pip install --no-cache-dir /dist/*.whl
+COPY --from=build /dist /dist
+RUN pip install --no-cache-dir /dist/*.whl
 USER nobody
 CMD ["python", "-m", "uringfile", "doctor"]
