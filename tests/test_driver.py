@@ -19,6 +19,7 @@ from uringfile import AIOFile, ClosedFileError, _driver, _loop
 from uringfile._driver import Driver
 from uringfile._engine import CLOSE, FSYNC, OPENAT, READ, WRITE
 from uringfile._fd import Descriptor
+from uringfile._poll import MOST_CREDIT, PAUSE, VARIABLE, AdaptivePoll
 
 
 async def turns(n: int = 10) -> None:
@@ -240,6 +241,39 @@ async def test_budget_lets_the_loop_run(driver: Driver) -> None:
     await driver.yield_turn()
     assert ran == [1]
     assert driver.budget == _driver.TURN_BUDGET
+
+
+# ---- staying awake ---
+
+
+async def test_polling_gives_up_when_it_does_not_pay(fake: FakeEngine) -> None:
+    loop = asyncio.get_running_loop()
+    poll = AdaptivePoll(loop)
+    tries = 0
+    for _ in range(1000):
+        poll.expect()
+        tries += poll._awake
+        poll._until = 0.0  # the window passes, and nothing has come
+        await asyncio.sleep(0)
+        assert not poll._awake
+    assert tries <= MOST_CREDIT + 1000 // PAUSE + 1
+
+
+async def test_polling_goes_on_while_it_pays(fake: FakeEngine) -> None:
+    poll = AdaptivePoll(asyncio.get_running_loop())
+    for _ in range(100):
+        poll.expect()
+        assert poll._awake
+        poll.came()
+        await asyncio.sleep(0)
+        assert not poll._awake
+
+
+async def test_polling_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "0")
+    poll = AdaptivePoll(asyncio.get_running_loop())
+    poll.expect()
+    assert not poll._awake
 
 
 # ---- files on the fake ---

@@ -72,7 +72,7 @@ def test_other_systems_get_an_import_error() -> None:
 # From the bottom to the top. A module may import from its own line and from those above it.
 LAYERS = [
     {"_native"},
-    {"_engine", "_errors", "_mode", "_statx", "_text", "_splitter", "_blocks", "_kernel"},
+    {"_engine", "_errors", "_mode", "_statx", "_text", "_splitter", "_blocks", "_kernel", "_poll"},
     {"_native_engine", "_fd", "_inflight"},
     {"_choice", "_driver"},
     {"_loop", "_open"},

@@ -29,6 +29,7 @@ from uringfile._errors import ClosedFileError, Filename, os_error
 from uringfile._fd import Descriptor
 from uringfile._inflight import InFlight, Operation, leak
 from uringfile._native_engine import new_scratch
+from uringfile._poll import AdaptivePoll
 
 # What inline completions may cost in one turn of the loop before they yield, in units of
 # about 2 us: one for an operation, and one for each further 8 KiB that is copied.
@@ -112,6 +113,7 @@ class Driver:
         self._refill_scheduled = False
         self._submitted = self._completed = self._cancelled = 0
         self._flushes = self._wakeups = 0
+        self._poll = AdaptivePoll(loop)
         self._staged = 0  # since the last flush
         self._ready = 0  # what the last flush answered, until it is dealt with
         try:
@@ -212,6 +214,8 @@ class Driver:
         self._ready = self.engine.flush()
         if self._ready >= 0:
             self._staged = 0
+        if not self._ready:
+            self._poll.expect()
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -235,7 +239,9 @@ class Driver:
         in_flight = self._in_flight
         for i in range(0, len(pairs), 2):
             self._resolve(in_flight.pop(pairs[i]), pairs[i + 1])
-        self._completed += len(pairs) // 2
+        if pairs:
+            self._completed += len(pairs) // 2
+            self._poll.came()
         if self._queue:
             self._offer_queued()
 
