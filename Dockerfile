@@ -22,7 +22,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
 # built, and again, under whatever profile it is given, when it is run.
 FROM build AS test
 RUN wheel=$(echo /dist/*.whl) && pip install --no-cache-dir "$wheel[test]"
-RUN python -m pytest
+RUN python -m pytest && rm -rf /tmp/pytest-of-*
 CMD ["python", "-m", "pytest"]
 
 FROM ${IMAGE}
