@@ -217,3 +217,16 @@ int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset)
 
 	return ret < 0 ? -errno : ret;
 }
+
+int uf_read_many_nowait(int fd, char *memory, int64_t *numbers, int n)
+{
+	for (int i = 0; i < n; i++) {
+		int64_t size = numbers[i];
+
+		numbers[i] = uf_read_nowait(fd, memory, (uint64_t)size, numbers[n + i]);
+		if (numbers[i] != size)
+			return i + 1;
+		memory += size;
+	}
+	return n;
+}

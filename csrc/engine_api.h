@@ -132,3 +132,8 @@ int uf_identify(int fd, uf_identity *identity);
 /* Whether the file system of fd answers from this machine's memory and disks, so
  * that fstat(2) and close(2) wait for nobody else. Itself it may wait. */
 int uf_is_local(int fd);
+
+/* read_nowait for n requests, numbers[i] bytes at numbers[n + i], one behind another
+ * into memory; numbers[i] becomes the result. Stops behind the first that is not
+ * served whole; returns how many it looked at. */
+int uf_read_many_nowait(int fd, char *memory, int64_t *numbers, int n);

@@ -73,7 +73,7 @@ def test_other_systems_get_an_import_error() -> None:
 LAYERS = [
     {"_native"},
     {"_engine", "_errors", "_mode", "_statx", "_text", "_splitter", "_blocks", "_kernel", "_poll"},
-    {"_native_engine", "_fd", "_inflight"},
+    {"_native_engine", "_fd", "_inflight", "_batch"},
     {"_choice", "_driver"},
     {"_loop", "_open"},
     {"_direct"},

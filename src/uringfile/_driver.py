@@ -24,6 +24,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
+from uringfile._batch import CachedReads
 from uringfile._engine import ASYNC, OPCODE_NAMES, READ, Engine, EngineInfo
 from uringfile._errors import ClosedFileError, Filename, os_error
 from uringfile._fd import Descriptor
@@ -105,6 +106,7 @@ class Driver:
         self.inline = 0
         self.scratch, self.scratch_buffer = new_scratch(INLINE_SIZE)
         self.scratch_end, _ = new_scratch(1)
+        self.cached_reads = CachedReads()
         self._in_flight: InFlight = {}
         # In call order; refused by a full engine, or not offered to it yet.
         self._queue: OrderedDict[int, Operation] = OrderedDict()

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from uringfile._batch import GROUP
 from uringfile._blocks import as_bytes, new_block
 from uringfile._driver import INLINE_SIZE, raise_for, runs_here
 from uringfile._engine import FALLOCATE, FDATASYNC, FSYNC, FTRUNCATE, READ, STATX, WRITE
@@ -184,12 +185,34 @@ class AIOFile(OpenFile):
         others are still performed, and then the first error is raised.
         """
         requests = list(requests)
-        results = [self._read_cached(size, offset) for size, offset in requests]
+        results: list[bytes | None] = await self._read_many_cached(requests)
         missing = [i for i, data in enumerate(results) if data is None]
         found = await _all([self._read(*requests[i]) for i in missing])
         for i, data in zip(missing, found, strict=True):
             results[i] = data
         return results  # type: ignore[return-value]
+
+    async def _read_many_cached(self, requests: list[tuple[int, int]]) -> list[bytes | None]:
+        """What the page cache has of them; ``None`` for the rest."""
+        results: list[bytes | None] = []
+        if not self._inline or not requests:
+            return [None] * len(requests)
+        sizes, offsets = zip(*requests, strict=True)
+        if min(sizes) <= 0 or min(offsets) < 0 or max(offsets) > MAX_OFFSET:
+            return [None] * len(requests)
+        descriptor = self._check(0)
+        driver = self._driver_here()
+        while (start := len(results)) < len(requests):
+            if driver.budget <= 0:
+                await driver.yield_turn()
+                self._still(descriptor)
+            blocks = driver.cached_reads.read(
+                descriptor.fd, sizes[start : start + GROUP], offsets[start : start + GROUP]
+            )
+            results += blocks
+            driver.inline += len(blocks) - (blocks[-1] is None)
+            driver.budget -= len(blocks) + (sum(sizes[start : len(results)]) >> 13)
+        return results
 
     async def readinto_many(self, requests: Iterable[tuple[Any, int]]) -> list[int]:
         """``readinto`` for each ``(buffer, offset)``, submitted together."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,14 @@ _cancel = lib.uf_cancel
 #: ``read_nowait(fd, addr, length, offset)``: what the page cache can give at once, or
 #: ``-EAGAIN``; ``-EOPNOTSUPP`` where the file system cannot tell (preadv2, Linux 4.14).
 read_nowait = lib.uf_read_nowait
+
+#: ``read_many_nowait(fd, memory, numbers, n)``: n of them, see csrc/engine_api.h.
+read_many_nowait = lib.uf_read_many_nowait
+
+
+def as_numbers(numbers: array[int]) -> Any:
+    """An ``array("q")`` as C sees it."""
+    return ffi.from_buffer("int64_t[]", numbers)
 
 
 def address(buffer: Any, start: int = 0, *, writable: bool = False) -> Any:
