@@ -137,3 +137,9 @@ int uf_is_local(int fd);
  * into memory; numbers[i] becomes the result. Stops behind the first that is not
  * served whole; returns how many it looked at. */
 int uf_read_many_nowait(int fd, char *memory, int64_t *numbers, int n);
+
+/* open(2) of an existing regular file whose path the kernel has cached, on one of n
+ * mounts that are local: a descriptor, and what is known of it. -EAGAIN: ask by a
+ * way that may wait. openat2(RESOLVE_CACHED), Linux 5.12. */
+int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, int n,
+		   uf_identity *identity);

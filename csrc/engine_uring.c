@@ -90,13 +90,14 @@ static int probe(struct uring_engine *engine)
 static int round_trip(struct uf_ring *ring)
 {
 	struct io_uring_sqe *sqe = uf_ring_next_sqe(ring);
+	int tries = 100;
 	int ret;
 
 	sqe->opcode = IORING_OP_NOP;
 	sqe->user_data = CANCEL_TOKEN;
 	do {
 		ret = uf_ring_submit(ring);
-	} while (ret == -EAGAIN || ret == -EBUSY);
+	} while ((ret == -EAGAIN || ret == -EBUSY) && --tries);
 	if (ret)
 		return ret;
 	if (!uf_ring_ready(ring))

@@ -1,10 +1,13 @@
-/* Facts about an open file that decide which calls the loop's thread may make. */
+/* Facts about a file that decide which calls the loop's thread may make, and the one
+ * open that it may make. */
 #include "engine.h"
 
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 /* Newer than many headers: the mask bits, and where the kernel puts the fields. */
 #define MASK_DIOALIGN 0x2000u
@@ -57,4 +60,61 @@ int uf_is_local(int fd)
 		if ((unsigned long)st.f_type == local[i])
 			return 1;
 	return 0;
+}
+
+#ifndef __NR_openat2
+#define __NR_openat2 437
+#endif
+
+/* <linux/openat2.h>, which older headers lack. */
+#define RESOLVE_CACHED_FLAG 0x20
+struct open_how_abi {
+	uint64_t flags;
+	uint64_t mode;
+	uint64_t resolve;
+};
+
+static int open_if_cached(const char *path, int flags)
+{
+	struct open_how_abi how = {
+		.flags = (uint64_t)(unsigned)flags,
+		.resolve = RESOLVE_CACHED_FLAG,
+	};
+
+	return (int)syscall(__NR_openat2, AT_FDCWD, path, &how, sizeof(how));
+}
+
+static int is_regular_and_local(int fd, const uint64_t *local_mounts, int n, uf_identity *identity)
+{
+	if (uf_identify(fd, identity) || !S_ISREG(identity->mode))
+		return 0;
+	for (int i = 0; i < n; i++)
+		if (local_mounts[i] == identity->mount)
+			return 1;
+	return 0;
+}
+
+int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, int n,
+		   uf_identity *identity)
+{
+	int path_fd, allowed, fd;
+
+	/* To open a FIFO or a device, or on NFS or FUSE, may wait: look first. */
+	path_fd = open_if_cached(path, O_PATH | O_CLOEXEC);
+	if (path_fd < 0)
+		return -EAGAIN;
+	allowed = is_regular_and_local(path_fd, local_mounts, n, identity);
+	close(path_fd);
+	if (!allowed)
+		return -EAGAIN;
+	/* The path may lead elsewhere by now: O_NONBLOCK, until that is known. */
+	fd = open_if_cached(path, flags | O_NONBLOCK);
+	if (fd < 0)
+		return -EAGAIN;
+	if (!is_regular_and_local(fd, local_mounts, n, identity) ||
+	    fcntl(fd, F_SETFL, flags & ~O_NONBLOCK)) {
+		close(fd);
+		return -EAGAIN;
+	}
+	return fd;
 }

@@ -291,6 +291,7 @@ async def open_on_fake(
         file = AIOFile(os.open(path, os.O_RDWR), mode)
         await file.open()
         file._inline = False  # everything through the engine
+        file._local = True  # but for close(2), wherever the tests run
         return file
 
     return opened  # type: ignore[return-value]

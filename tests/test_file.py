@@ -121,8 +121,9 @@ async def test_cold_and_warm_cache(data: Path, engine: Any) -> None:
         middle = stats(engine)
         assert await f.read(8, 512 * 1024) == (512 * 1024).to_bytes(8, "big")
         after = stats(engine)
-        assert middle.submitted - before.submitted == 1, "the page cache had nothing"
-        assert after.submitted == middle.submitted, "now it has"
+        # The attempt itself starts a read-ahead, which on a fast disk may win the race.
+        assert middle.submitted + middle.inline == before.submitted + before.inline + 1
+        assert after.submitted == middle.submitted, "now the page cache has it"
         assert after.inline == middle.inline + 1
 
 

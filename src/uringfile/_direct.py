@@ -40,6 +40,16 @@ class _File(Protocol):
     def name(self) -> str | bytes | int: ...
 
 
+class _Bounce:
+    """Page-aligned memory, and its address for the kernel, which is the dearer of the two."""
+
+    __slots__ = ("address", "memory")
+
+    def __init__(self, size: int) -> None:
+        self.memory = mmap.mmap(-1, size)
+        self.address = address(self.memory)
+
+
 class DirectIO:
     """The reads and writes of one file that is open with O_DIRECT."""
 
@@ -52,23 +62,26 @@ class DirectIO:
         self._align = max(align, mmap.PAGESIZE)
         self._opening = asyncio.Lock()
         self._buffered: Descriptor | None = None
-        self._free: dict[int, list[mmap.mmap]] = {}
+        self._free: dict[int, list[_Bounce]] = {}
 
     # ---- reading --------------------------------------------------------------------
 
     async def read(self, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes, fewer only at the end of the file."""
-        pieces = []
+        pieces: list[bytes] = []
         while size > 0:
             wanted = min(size, PIECE)
             bounce, start, end = await self._fetch(wanted, offset)
-            pieces.append(bytes(memoryview(bounce)[start:end]))
+            piece = bounce.memory[start:end]
             self._give(bounce)
-            if end - start < wanted:
+            if wanted == size and not pieces:
+                return piece
+            pieces.append(piece)
+            if len(piece) < wanted:
                 break
             size -= wanted
             offset += wanted
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     async def readinto(self, view: memoryview, offset: int) -> int:
         """Fill the view: how many bytes, fewer only at the end of the file."""
@@ -76,22 +89,30 @@ class DirectIO:
         while done < len(view):
             wanted = min(len(view) - done, PIECE)
             bounce, start, end = await self._fetch(wanted, offset + done)
-            view[done : done + end - start] = memoryview(bounce)[start:end]
+            view[done : done + end - start] = memoryview(bounce.memory)[start:end]
             self._give(bounce)
             done += end - start
             if end - start < wanted:
                 break
         return done
 
-    async def _fetch(self, size: int, offset: int) -> tuple[mmap.mmap, int, int]:
+    async def _fetch(self, size: int, offset: int) -> tuple[_Bounce, int, int]:
         """A bounce buffer, and where in it the bytes from ``offset`` start and end."""
         ahead = offset % self._align
         length = -(-(ahead + size) // self._align) * self._align
         bounce = self._take(length)
-        n = await self._driver.run(READ, self._descriptor, address(bounce), length, offset - ahead)
-        if n == -errno.EINTR:
-            return await self._fetch(size, offset)
-        raise_for(n, self._name)
+        operation = self._driver.start(
+            READ, self._descriptor, bounce.address, length, offset - ahead
+        )
+        try:
+            n = await operation.future  # type: ignore[misc]  # just started
+        except asyncio.CancelledError:
+            self._driver.abandon(operation)
+            raise
+        if n < 0:
+            if n == -errno.EINTR:
+                return await self._fetch(size, offset)
+            raise_for(n, self._name)
         return bounce, ahead, max(ahead, min(n, ahead + size))
 
     # ---- writing --------------------------------------------------------------------
@@ -105,8 +126,8 @@ class DirectIO:
             return await self._write_buffered(data, start, piece, offset)
         piece = min(size - size % self._align, PIECE)
         bounce = self._take(piece)
-        bounce[:piece] = memoryview(data)[start : start + piece]
-        n = await self._driver.run(WRITE, self._descriptor, address(bounce), piece, offset)
+        bounce.memory[:piece] = memoryview(data)[start : start + piece]
+        n = await self._driver.run(WRITE, self._descriptor, bounce.address, piece, offset)
         if n == -errno.EINTR:
             return 0
         self._give(bounce)
@@ -135,11 +156,13 @@ class DirectIO:
 
     # ---- bounce buffers -------------------------------------------------------------
 
-    def _take(self, size: int) -> mmap.mmap:
+    def _take(self, size: int) -> _Bounce:
         free = self._free.get(size)
-        return free.pop() if free else mmap.mmap(-1, size)
+        return free.pop() if free else _Bounce(size)
 
-    def _give(self, bounce: mmap.mmap) -> None:
-        free = self._free.setdefault(len(bounce), [])
+    def _give(self, bounce: _Bounce) -> None:
+        """For reuse. A buffer whose operation was cancelled is not given back: the in-flight
+        table keeps it as long as the kernel may touch it."""
+        free = self._free.setdefault(len(bounce.memory), [])
         if len(free) < _KEPT:
             free.append(bounce)

@@ -150,7 +150,7 @@ class Driver:
         try:
             return await operation.future
         except asyncio.CancelledError:
-            self._abandon(operation)
+            self.abandon(operation)
             raise
 
     def start(
@@ -266,7 +266,7 @@ class Driver:
 
     # ---- cancellation ---------------------------------------------------------
 
-    def _abandon(self, operation: Operation) -> None:
+    def abandon(self, operation: Operation) -> None:
         """Nobody waits for the operation any more."""
         # The future refers to the frames that awaited it; they need not live on.
         future, operation.future = operation.future, None

@@ -82,9 +82,9 @@ class AIOFile(OpenFile):
             or driver.budget <= 0
         ):
             return None
-        driver.budget -= 1 + (size >> 13)
         fd = self._descriptor.fd  # type: ignore[union-attr]  # open, or not inline
         n = read_nowait(fd, driver.scratch, size, offset)
+        driver.budget -= 1 if n < 8192 else 1 + (n >> 13)
         if n != size and (n < 0 or read_nowait(fd, driver.scratch_end, 1, offset + n) != 0):
             return None
         driver.inline += 1
@@ -97,68 +97,77 @@ class AIOFile(OpenFile):
             size = -1
         if size < -1:
             raise ValueError(f"size must be -1 or more, not {size}")
-        known = await self._left(offset) if size < 0 and not self._stream else size
-        if known <= 0 and size < 0:
-            return await self._read_unsized(offset)
+        if size < 0:
+            return await self._read_to_end(offset)
         # read(2) refuses a range that ends beyond the largest offset; nothing is there.
-        known = min(known, MAX_OFFSET - offset)
-        if self._direct_io is not None:
-            data = await self._direct_io.read(known, offset)
-        else:
-            data = await self._read_block(known, offset)
-        if size >= 0 or len(data) < known:
+        return await self._read_block(min(size, MAX_OFFSET - offset), offset)
+
+    async def _read_to_end(self, offset: int) -> bytes:
+        data = self._read_cached(INLINE_SIZE, offset)
+        if data is not None and len(data) < INLINE_SIZE:
             return data
-        # To the end means to the end, also of a file that has grown meanwhile.
-        rest = await self._read_unsized(offset + len(data))
-        return data + rest if rest else data
-
-    async def _left(self, offset: int) -> int:
-        """How much st_size promises behind the offset."""
-        return max(0, (await self.stat()).st_size - offset)
-
-    async def _read_unsized(self, offset: int) -> bytes:
-        pieces = []
-        read = self._direct_io.read if self._direct_io is not None else self._read_block
-        while piece := await read(_UNSIZED_PIECE, offset):
+        data = b""
+        if not self._stream:
+            size = max(0, (await self.stat()).st_size - offset)
+            data = await self._read_block(size, offset)
+            if len(data) < size:
+                return data
+        # To the end means to the end, also of a file that does not tell its size (/proc)
+        # or has grown meanwhile.
+        pieces = [data]
+        while piece := await self._read_block(_UNSIZED_PIECE, offset + len(data)):
             pieces.append(piece)
             offset += len(piece)
-        return b"".join(pieces)
+        return data if len(pieces) == 1 else b"".join(pieces)
 
     async def _read_block(self, size: int, offset: int) -> bytes:
+        if self._direct_io is not None:
+            return await self._direct_io.read(size, offset)
         block = new_block(size)
-        return as_bytes(block, await self._fill(self._open_descriptor(), block, offset))
+        return as_bytes(block, await self._fill(block, offset))
 
-    async def _fill(self, descriptor: Descriptor, buffer: Any, offset: int) -> int:
+    async def _fill(self, buffer: Any, offset: int) -> int:
         """Read into the buffer until it is full, at the end of the file, or has a stream's
         first bytes: how much."""
+        descriptor = self._open_descriptor()
+        pin = address(buffer)
         size = len(buffer)
         done = 0
         while done < size:
-            n = await self._read_some(descriptor, buffer, done, offset + done)
+            n = -errno.EAGAIN
+            if self._inline:
+                if self._driver_here().budget <= 0:
+                    await self._driver_here().yield_turn()
+                    self._still(descriptor)
+                n = self._fill_cached(descriptor, pin + done, size - done, offset + done)
+            if n < 0:
+                n = await self._fill_submitted(descriptor, buffer, done, offset + done)
             done += n
             if not n or self._stream:
                 break
         return done
 
-    async def _read_some(self, descriptor: Descriptor, buffer: Any, start: int, offset: int) -> int:
-        """One read(2), from the page cache if that can serve it."""
+    def _fill_cached(self, descriptor: Descriptor, addr: Any, size: int, offset: int) -> int:
+        """What the page cache has, up to a piece; negative when it is not known there."""
+        driver = self._driver_here()
+        n: int = read_nowait(descriptor.fd, addr, min(size, _INLINE_PIECE), offset)
+        driver.budget -= 1 + (max(n, 0) >> 13)
+        if n >= 0:
+            driver.inline += 1
+        elif n != -errno.EAGAIN:
+            self._inline = False  # the file system cannot tell, or an error to ask for again
+        return n
+
+    async def _fill_submitted(
+        self, descriptor: Descriptor, buffer: Any, start: int, offset: int
+    ) -> int:
+        """One read(2) by the engine."""
         driver = self._driver_here()
         addr = address(buffer, start)
-        size = len(buffer) - start
-        if self._inline:
-            if driver.budget <= 0:
-                await driver.yield_turn()
-                self._still(descriptor)
-            piece = min(size, _INLINE_PIECE)
-            driver.budget -= 1 + (piece >> 13)
-            n: int = read_nowait(descriptor.fd, addr, piece, offset)
-            if n >= 0:
-                driver.inline += 1
-                return n
-            if n != -errno.EAGAIN:
-                self._inline = False  # the file system cannot tell, or an error to ask for again
+        if self._stream:
+            offset = 0
         while True:
-            n = await driver.run(READ, descriptor, addr, size, 0 if self._stream else offset)
+            n = await driver.run(READ, descriptor, addr, len(buffer) - start, offset)
             if n != -errno.EINTR:
                 return raise_for(n, self.name)
             self._still(descriptor)
@@ -169,14 +178,14 @@ class AIOFile(OpenFile):
         The buffer is exported, and so cannot be resized, until the kernel is done; after
         a cancellation it may still be written to, and must not be reused.
         """
-        descriptor = self._check(offset, readable=True)
+        self._check(offset, readable=True)
         view = _bytes_view(buffer)
         if view.readonly:
             raise TypeError("readinto() needs a writable buffer")
         view = view[: MAX_OFFSET - offset]
         if self._direct_io is not None:
             return await self._direct_io.readinto(view, offset)
-        return await self._fill(descriptor, view, offset)
+        return await self._fill(view, offset)
 
     async def read_many(self, requests: Iterable[tuple[int, int]]) -> list[bytes]:
         """Read each ``(size, offset)``; the results in the order of the requests.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 #: Python's own default: the umask takes from it.
@@ -39,6 +40,16 @@ class Mode(str):
         self.binary = "b" in letters
         self.flags = _flags(self)
         return self
+
+
+@functools.cache
+def _parsed(mode: str) -> Mode:
+    return Mode(mode)
+
+
+def parse_mode(mode: str) -> Mode:
+    """``Mode(mode)``, remembered."""
+    return _parsed(mode) if isinstance(mode, str) else Mode(mode)
 
 
 def _flags(mode: Mode) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from uringfile import _engine
 from uringfile._engine import EngineInfo
@@ -125,8 +124,7 @@ def new_scratch(size: int) -> tuple[Any, Any]:
     return memory, ffi.buffer(memory)
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """What is known of an open file without waiting for its file system."""
 
     mode: int
@@ -143,6 +141,34 @@ def identify(fd: int) -> Identity:
     if ret:
         raise OSError(-ret, os.strerror(-ret))
     return Identity(out.mode, out.size, out.dio_align, out.mount)
+
+
+class LocalMounts:
+    """The mounts that are known to be local. A number of a mount is never used again."""
+
+    _MOST = 64
+
+    def __init__(self) -> None:
+        self._known: dict[int, bool] = {}
+        self._local = ffi.new("uint64_t[]", self._MOST)
+        self._n = 0
+
+    def get(self, mount: int) -> bool | None:
+        return self._known.get(mount)
+
+    def add(self, mount: int, local: bool) -> None:
+        if mount not in self._known and local and self._n < self._MOST:
+            self._local[self._n] = mount
+            self._n += 1
+        self._known[mount] = local
+
+    def open_cached(self, path: bytes, flags: int) -> tuple[int, Identity] | None:
+        """Open a regular file on a local mount, if its path is cached; else ``None``."""
+        out = ffi.new("uf_identity *")
+        fd = lib.uf_open_cached(path, flags, self._local, self._n, out)
+        if fd < 0:
+            return None
+        return fd, Identity(out.mode, out.size, out.dio_align, out.mount)
 
 
 def is_local(fd: int) -> bool:

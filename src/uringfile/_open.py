@@ -11,12 +11,25 @@ from uringfile._driver import Driver, raise_for
 from uringfile._engine import ASYNC, CLOSE, OPENAT
 from uringfile._errors import Filename, os_error
 from uringfile._fd import Descriptor, NoDescriptor
-from uringfile._native_engine import is_local
+from uringfile._native_engine import Identity, LocalMounts, is_local
 
 _NO_DESCRIPTOR = NoDescriptor()
 
-# Mount -> whether it is local. A mount's number is never used again, so nothing goes stale.
-_local_mounts: dict[int, bool] = {}
+# For all loops: what has been found out once holds for the process.
+_mounts = LocalMounts()
+
+_CHANGES = os.O_CREAT | os.O_TRUNC | os.O_EXCL
+
+
+def open_cached(driver: Driver, path: str | bytes, flags: int) -> tuple[int, Identity] | None:
+    """open(2) where it waits for nothing: a local file whose path is cached."""
+    if flags & _CHANGES or driver.budget <= 0:
+        return None
+    name = os.fsencode(path)
+    if b"\0" in name:
+        return None
+    driver.budget -= 2
+    return _mounts.open_cached(name + b"\0", flags)
 
 
 async def open_path(driver: Driver, path: str | bytes, flags: int, permissions: int) -> int:
@@ -74,11 +87,11 @@ def _close(fd: int, filename: Filename) -> None:
 
 async def is_local_mount(driver: Driver, descriptor: Descriptor, mount: int) -> bool:
     """Whether fstat and close on this mount may be called on the loop's thread."""
-    if mount not in _local_mounts:
-        if not mount:
-            return False
-        _local_mounts[mount] = await in_thread(driver, descriptor, is_local, descriptor.fd)
-    return _local_mounts[mount]
+    local = _mounts.get(mount)
+    if local is None and mount:
+        local = await in_thread(driver, descriptor, is_local, descriptor.fd)
+        _mounts.add(mount, local)
+    return bool(local)
 
 
 async def in_thread(

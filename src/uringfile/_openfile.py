@@ -17,9 +17,9 @@ from uringfile._engine import EngineName
 from uringfile._errors import ClosedFileError, os_error
 from uringfile._fd import Descriptor
 from uringfile._loop import running_driver
-from uringfile._mode import PERMISSIONS, Mode
-from uringfile._native_engine import identify
-from uringfile._open import close_descriptor, is_local_mount, open_path
+from uringfile._mode import PERMISSIONS, parse_mode
+from uringfile._native_engine import Identity, identify
+from uringfile._open import close_descriptor, is_local_mount, open_cached, open_path
 from uringfile._text import check_codec
 
 MAX_OFFSET = 2**63 - 1
@@ -43,7 +43,7 @@ class OpenFile:
         direct: bool = False,
         engine: EngineName | None = None,
     ) -> None:
-        self.mode = Mode(mode)
+        self.mode = parse_mode(mode)
         self.encoding = encoding
         self.errors = errors
         self._codec = check_codec(encoding, errors)
@@ -148,29 +148,36 @@ class OpenFile:
             if self._descriptor is not None:
                 return None
             driver = running_driver(self._engine)
-            fd = await self._open_fd(driver)
-            descriptor = Descriptor(fd)
+            if driver.budget <= 0:
+                await driver.yield_turn()
+            descriptor, identity = await self._open_descriptor_of_path(driver)
             try:
-                await self._look_at(driver, descriptor)
+                await self._look_at(driver, descriptor, identity)
             except BaseException:
-                if self._owner and not isinstance(self._path, int):
+                if not isinstance(self._path, int):
                     descriptor.close_when_idle()
                 raise
             self._driver = driver
             self._descriptor = descriptor
-            return fd
+            return descriptor.fd
 
-    async def _open_fd(self, driver: Driver) -> int:
+    async def _open_descriptor_of_path(self, driver: Driver) -> tuple[Descriptor, Identity | None]:
         if isinstance(self._path, int):
-            return self._path
+            return Descriptor(self._path), None
         flags = self.mode.flags | (os.O_DIRECT if self._direct else 0)
-        return await open_path(driver, self._path, flags, PERMISSIONS)
+        found = open_cached(driver, self._path, flags)
+        if found is not None:
+            return Descriptor(found[0]), found[1]
+        return Descriptor(await open_path(driver, self._path, flags, PERMISSIONS)), None
 
-    async def _look_at(self, driver: Driver, descriptor: Descriptor) -> None:
-        try:
-            identity = identify(descriptor.fd)
-        except OSError as error:
-            raise os_error(-(error.errno or errno.EBADF), self.name) from None
+    async def _look_at(
+        self, driver: Driver, descriptor: Descriptor, identity: Identity | None
+    ) -> None:
+        if identity is None:
+            try:
+                identity = identify(descriptor.fd)
+            except OSError as error:
+                raise os_error(-(error.errno or errno.EBADF), self.name) from None
         if stat.S_ISDIR(identity.mode):
             raise os_error(-errno.EISDIR, self.name)
         # The number may have belonged to another file that its owner closed by itself.

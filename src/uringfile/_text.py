@@ -7,6 +7,7 @@ and not in front of each piece.
 from __future__ import annotations
 
 import codecs
+import functools
 import sys
 
 _NATIVE = "le" if sys.byteorder == "little" else "be"
@@ -19,6 +20,7 @@ _WITHOUT_MARK = {
 }
 
 
+@functools.cache
 def check_codec(encoding: str, errors: str) -> str:
     """The canonical name of the codec. Raises ``LookupError`` for names that nobody knows."""
     codecs.lookup_error(errors)
