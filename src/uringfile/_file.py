@@ -20,9 +20,10 @@ from uringfile._openfile import MAX_OFFSET, OpenFile
 from uringfile._statx import STATX_SIZE, to_stat_result
 from uringfile._text import codec_at
 
-# A cached read is copied on the loop's thread in pieces of this size, so that the turn's
-# budget can step in between.
-_INLINE_PIECE = 256 * 1024
+# A cached read is copied on the loop's thread in pieces of this size (40 to 250 us), so that
+# the turn's budget can step in between. Sequential reads of 1 MiB: 0.85 of a plain read();
+# in pieces of 256 KiB 0.76, in pieces of 64 KiB 0.55.
+_INLINE_PIECE = 1 << 20
 
 # Reads to the end of a file that does not tell its size (/proc, pipes).
 _UNSIZED_PIECE = 64 * 1024
@@ -75,11 +76,11 @@ class AIOFile(OpenFile):
         driver = self._driver
         if (
             not self._inline
-            or driver is None
-            or not runs_here(driver)
             or not 0 < size <= INLINE_SIZE
             or not 0 <= offset <= MAX_OFFSET
+            or driver is None
             or driver.budget <= 0
+            or not runs_here(driver)
         ):
             return None
         fd = self._descriptor.fd  # type: ignore[union-attr]  # open, or not inline
@@ -130,33 +131,29 @@ class AIOFile(OpenFile):
         """Read into the buffer until it is full, at the end of the file, or has a stream's
         first bytes: how much."""
         descriptor = self._open_descriptor()
+        driver = self._driver_here()
         pin = address(buffer)
         size = len(buffer)
         done = 0
         while done < size:
             n = -errno.EAGAIN
             if self._inline:
-                if self._driver_here().budget <= 0:
-                    await self._driver_here().yield_turn()
+                if driver.budget <= 0:
+                    await driver.yield_turn()
                     self._still(descriptor)
-                n = self._fill_cached(descriptor, pin + done, size - done, offset + done)
+                n = read_nowait(
+                    descriptor.fd, pin + done, min(size - done, _INLINE_PIECE), offset + done
+                )
+                driver.budget -= 1 + (max(n, 0) >> 13)
+                driver.inline += n >= 0
+                # Any other error: the file system cannot tell, or it is one to ask for again.
+                self._inline = n >= 0 or n == -errno.EAGAIN
             if n < 0:
                 n = await self._fill_submitted(descriptor, buffer, done, offset + done)
             done += n
             if not n or self._stream:
                 break
         return done
-
-    def _fill_cached(self, descriptor: Descriptor, addr: Any, size: int, offset: int) -> int:
-        """What the page cache has, up to a piece; negative when it is not known there."""
-        driver = self._driver_here()
-        n: int = read_nowait(descriptor.fd, addr, min(size, _INLINE_PIECE), offset)
-        driver.budget -= 1 + (max(n, 0) >> 13)
-        if n >= 0:
-            driver.inline += 1
-        elif n != -errno.EAGAIN:
-            self._inline = False  # the file system cannot tell, or an error to ask for again
-        return n
 
     async def _fill_submitted(
         self, descriptor: Descriptor, buffer: Any, start: int, offset: int
