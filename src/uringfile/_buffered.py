@@ -154,12 +154,16 @@ class Buffered(FileIOWrapperBase):
                 await self._closing.wait()
 
     async def _write_and_release(self, position: int) -> None:
+        failure = None
         try:
             await self._writes.finish(self._loop)
-        finally:
-            if not self.file._owner and self._seekable and position != self._borrowed_at:
-                self._give_back(position)
-            await self._shared.release()
+        except Exception as error:
+            failure = error
+        if not self.file._owner and self._seekable and position != self._borrowed_at:
+            self._give_back(position)
+        await self._shared.release()
+        if failure is not None:
+            raise failure
 
     def _give_back(self, position: int) -> None:
         """Whoever lent the descriptor goes on where this object stopped."""
@@ -289,10 +293,7 @@ class Buffered(FileIOWrapperBase):
     async def _write(self, data: Any) -> int:
         self._check_writable()
         if not isinstance(data, bytes):
-            view = memoryview(data)
-            if not view.c_contiguous:
-                raise BufferError("memoryview: underlying buffer is not C-contiguous")
-            data = view.tobytes()
+            data = _copy(data)
         if self._write_size:
             await self._make_room(len(data))
             self._accept(data)
@@ -327,14 +328,16 @@ class Buffered(FileIOWrapperBase):
         while True:
             self._check_writable()
             writes.raise_error()
-            if self._unsent and len(self._unsent) + size > self._write_size:
+            if len(self._unsent) + size <= self._write_size:
+                return
+            if writes.size > self._write_size:
+                await writes.shrink(self._loop, self._write_size)
+            elif self._unsent:
                 self._seal()
                 writes.start(self._loop)
                 await _next_turn()  # in which the write is flushed to the kernel
-            elif writes.size > self._write_size:
-                await writes.shrink(self._loop, self._write_size)
             else:
-                break
+                return
 
     def _go_where_writes_go(self) -> None:
         appends = self.file.mode.appending and self._seekable
@@ -359,9 +362,9 @@ class Buffered(FileIOWrapperBase):
     def _seal(self) -> None:
         """Queue what is in the buffer for writing."""
         if self._unsent:
-            data, self._unsent = self._unsent, bytearray()
-            self._writes.put(self._base, data)
-            self._base += len(data)
+            self._writes.put(self._base, bytes(self._unsent))
+            self._base += len(self._unsent)
+            self._unsent = bytearray()
 
     async def _drain(self) -> None:
         """Write everything out."""
@@ -391,13 +394,20 @@ class Buffered(FileIOWrapperBase):
         return size
 
 
+def _copy(data: Any) -> bytes:
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("memoryview: underlying buffer is not C-contiguous")
+    return view.tobytes()
+
+
 def _stop_fast_writes(this: weakref.ref[Buffered]) -> None:
     core = this()
     if core is not None:
         core._room = 0
 
 
-def _write_now(fd: int, data: bytes | bytearray, offset: int, seekable: bool) -> None:
+def _write_now(fd: int, data: bytes, offset: int, seekable: bool) -> None:
     view = memoryview(data)
     while view:
         n = os.pwrite(fd, view, offset) if seekable else os.write(fd, view)

@@ -143,9 +143,7 @@ def _check(
         check_newline(newline)
         if not buffering:
             raise ValueError("can't have unbuffered text I/O")
-    if buffering < -1:
-        raise ValueError("invalid buffering size")
-    return buffering
+    return max(buffering, -1)
 
 
 def _over_file_object(

@@ -73,8 +73,9 @@ class TextFileWrapper(TextPosition):
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         core = self._buffer
-        if len(core._unsent) >= core._room or self._target is not None or self._turn.locked():
-            await self._prepare_to_write()
+        room = core._room - len(core._unsent)
+        if len(text) >= room or self._target is not None or self._turn.locked():
+            await self._prepare_to_write(len(text))
         data = self._encoder.encode(
             text if self._write_end is None else text.replace("\n", self._write_end)
         )
@@ -88,13 +89,13 @@ class TextFileWrapper(TextPosition):
             await self.flush()
         return len(text)
 
-    async def _prepare_to_write(self) -> None:
+    async def _prepare_to_write(self, size: int) -> None:
         async with self._turn:
             self._buffer._check_open()
             if self._encoder is None:
                 raise unsupported("not writable")
             await self._get_there()
-            await self._buffer._make_room(0)
+            await self._buffer._make_room(size)
 
     def _note_write(self, size: int) -> None:
         """What is written joins into pieces of the chunk size before the window sees it."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable
 
 from uringfile._background import Background
 from uringfile._file import AIOFile
-
-Data = bytes | bytearray
 
 
 class WriteBack:
@@ -23,7 +22,7 @@ class WriteBack:
     def __init__(self, file: AIOFile, on_failure: Callable[[], None]) -> None:
         self._file = file
         self._on_failure = on_failure
-        self._queue: deque[tuple[int, Data]] = deque()
+        self._queue: deque[tuple[int, bytes]] = deque()
         self._running: Background[None] | None = None
         #: Bytes that are not written yet.
         self.size = 0
@@ -41,8 +40,8 @@ class WriteBack:
         """Where the file ends at least, once everything is written."""
         return max((offset + len(data) for offset, data in self._queue), default=0)
 
-    def put(self, offset: int, data: Data) -> None:
-        """Queue ``data``, which must not change any more."""
+    def put(self, offset: int, data: bytes) -> None:
+        """Queue ``data`` for writing."""
         self._queue.append((offset, data))
         self.size += len(data)
 
@@ -61,8 +60,9 @@ class WriteBack:
                 done = getattr(error, "characters_written", 0)
                 queue[0] = (offset + done, data[done:])
                 self.size -= done
-                self._unraised = error
-                self._failure = self._failure or error
+                # Without the frames, which refer to this object.
+                self._unraised = error.with_traceback(None)
+                self._failure = self._failure or self._unraised
                 self._on_failure()
                 return
             queue.popleft()
@@ -72,7 +72,7 @@ class WriteBack:
         """Raise the error of a write in the background, unless a call has raised it."""
         error, self._unraised = self._unraised, None
         if error is not None:
-            raise error
+            raise copy.copy(error)  # close may raise it once more
 
     async def shrink(self, loop: AbstractEventLoop, size: int) -> None:
         """Write until at most ``size`` bytes are queued."""
@@ -97,7 +97,7 @@ class WriteBack:
         if error is not None:
             raise error
 
-    def take_rest(self) -> list[tuple[int, Data]]:
+    def take_rest(self) -> list[tuple[int, bytes]]:
         """What is queued and not in flight, for a last attempt without a loop."""
         rest = list(self._queue)
         self._queue.clear()
