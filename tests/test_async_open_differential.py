@@ -175,6 +175,11 @@ class Pair:
             total += len(line)
         return lines
 
+    def their_read(self, size: int | None) -> Any:
+        if size is None and not self.theirs.readable():
+            size = -1  # from 3.12 on this None is a TypeError
+        return self.theirs.read(size)
+
     def their_read1(self, size: int) -> bytes:
         if self.theirs.writable():
             self.theirs.flush()  # see misplaces_writes

@@ -244,14 +244,16 @@ class Buffered(FileIOWrapperBase):
     def _end(self) -> int:
         """The size of the file with everything that is buffered."""
         file = self.file
-        size = self._known_size
         if file._local:
             status = os.fstat(file.fileno())
             size = status.st_size
             if stat.S_ISBLK(status.st_mode):
                 size = os.lseek(file.fileno(), 0, os.SEEK_END)
+        else:
+            size = max(self._known_size, self._writes.reached)
         if file.mode.appending:
-            return size + self._writes.size + len(self._unsent)
+            # What is in flight may be in the file already, or not yet.
+            return (self._writes.end if self._writes.size else size) + len(self._unsent)
         return max(size, self._writes.end, self._base + len(self._unsent) if self._unsent else 0)
 
     def _set_ahead(self, base: int, block: bytes, used: int = 0) -> None:
@@ -389,6 +391,7 @@ class Buffered(FileIOWrapperBase):
         await self.file.truncate(size)
         self._check_open()
         self._known_size = size
+        self._writes.reached = 0
         self._end_of_block()
         self._room = 0  # the end is elsewhere now
         return size

@@ -26,6 +26,8 @@ class WriteBack:
         self._running: Background[None] | None = None
         #: Bytes that are not written yet.
         self.size = 0
+        #: How far the file reaches at least with all that was ever queued.
+        self.reached = 0
         # An error that no call has raised yet, and the first since all was well.
         self._unraised: Exception | None = None
         self._failure: Exception | None = None
@@ -44,6 +46,7 @@ class WriteBack:
         """Queue ``data`` for writing."""
         self._queue.append((offset, data))
         self.size += len(data)
+        self.reached = max(self.reached, offset + len(data))
 
     def start(self, loop: AbstractEventLoop) -> None:
         """See to it that the queue is being written."""
