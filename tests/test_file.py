@@ -391,6 +391,45 @@ async def test_pipes_are_streams(pipe: tuple[int, int], engine: Any) -> None:
     await reader.close()
 
 
+async def test_a_cancelled_read_of_a_stream_loses_nothing(
+    pipe: tuple[int, int], engine: Any
+) -> None:
+    async with AIOFile(os.dup(pipe[0]), "rb", engine=engine) as f:
+        for size in (100, 5):
+            for delay in (0, 0, 0.01):
+                reading = asyncio.ensure_future(f.read(size))
+                await asyncio.sleep(delay)
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+            os.write(pipe[1], b"0123456789")
+            got = b""
+            while len(got) < 10:
+                got += await asyncio.wait_for(f.read(3), 5)
+            assert got == b"0123456789"
+
+
+async def test_readers_of_a_stream_take_turns(pipe: tuple[int, int], engine: Any) -> None:
+    async with AIOFile(os.dup(pipe[0]), "rb", engine=engine) as f:
+        reads = [asyncio.ensure_future(f.read(2)) for _ in range(5)]
+        await asyncio.sleep(0.01)
+        reads[1].cancel()
+        os.write(pipe[1], b"aabbccdd")
+        assert await asyncio.gather(*reads[:1], *reads[2:]) == [b"aa", b"bb", b"cc", b"dd"]
+
+
+async def test_records_of_concurrent_writers_stay_whole(pipe: tuple[int, int], engine: Any) -> None:
+    reader = await AIOFile(os.dup(pipe[0]), "rb", engine=engine)
+    async with AIOFile(os.dup(pipe[1]), "wb", engine=engine) as f:
+        size = 300_000  # more than a pipe holds
+        writes = [asyncio.ensure_future(f.write(bytes([i]) * size)) for i in range(3)]
+        got = b""
+        while len(got) < 3 * size:
+            got += await reader.read(1 << 16)
+        assert got == b"".join(bytes([i]) * size for i in range(3))
+        assert await asyncio.gather(*writes) == [size] * 3
+    await reader.close()
+
+
 async def test_fifo(tmp_path: Path, engine: Any) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)

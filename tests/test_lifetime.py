@@ -158,21 +158,25 @@ asyncio.run(main())
 
 CANARIES = f"""{HUNG_READ}
 import gc
+from uringfile import _engine, _fd, _loop
+from uringfile._blocks import new_block
+from uringfile._native_engine import address
 SIZE = 65536
 async def main():
-    f = await uringfile.AIOFile(ends[0], "rb", engine=engine)
+    driver = _loop.running_driver(engine)
+    descriptor = _fd.Descriptor(ends[0])
     for _ in range(20):
-        task = asyncio.ensure_future(f.read(SIZE))
+        read = driver.run(_engine.READ, descriptor, address(new_block(SIZE)), SIZE)
+        task = asyncio.ensure_future(read)
         await asyncio.sleep(0.005)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        del task
+        del task, read
         await asyncio.sleep(0)  # gather's result lives as long as the step that it woke
     gc.collect()
     canaries = [bytes(SIZE - 33) for _ in range(200)]
     os.write(ends[1], b"late" * 4000)
     await asyncio.sleep(0.1)
-    await f.close()
     assert not any(any(canary) for canary in canaries), "the kernel wrote into freed memory"
 asyncio.run(main())
 """

@@ -76,7 +76,7 @@ LAYERS = [
     {"_native_engine", "_fd", "_inflight", "_batch"},
     {"_choice", "_driver"},
     {"_loop", "_open"},
-    {"_direct"},
+    {"_direct", "_streamio"},
     {"_openfile"},
     {"_file"},
     {"_readers", "_writer"},

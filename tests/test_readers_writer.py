@@ -164,7 +164,7 @@ async def test_a_cancelled_readline_loses_nothing(pipe: tuple[int, int], engine:
         reader = LineReader(f)
         os.write(pipe[1], b"one\ntw")
         assert await reader.readline() == b"one\n"
-        if engine == "io_uring":  # POSIX AIO's abandoned read would swallow what comes next
+        for _ in range(3):
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(reader.readline(), 0.05)
         os.write(pipe[1], b"o\n")

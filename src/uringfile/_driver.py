@@ -271,12 +271,13 @@ class Driver:
         # The future refers to the frames that awaited it; they need not live on.
         future, operation.future = operation.future, None
         if future is None or future.cancelled():
-            self._cancel(operation)
+            self.cancel(operation)
         elif operation.on_orphan is not None and future.exception() is None:
             # It completed in the very turn in which its task was cancelled.
             operation.on_orphan(future.result())
 
-    def _cancel(self, operation: Operation) -> None:
+    def cancel(self, operation: Operation) -> None:
+        """Ask for it to be stopped, at once: data must not come to it that others wait for."""
         token = operation.token
         if self._queue.pop(token, None) is not None:
             self._cancelled += 1
@@ -284,10 +285,10 @@ class Driver:
         elif token in self._in_flight:
             self._cancelled += 1
             ret = self.engine.cancel(token)
-            self._staged += 1  # the request, too, wants a flush
             if ret == -errno.EAGAIN:
                 self._flush_engine()
                 ret = self.engine.cancel(token)
+            self._flush_engine()
             if ret == -errno.EALREADY:
                 # It goes on, on a descriptor that the engine duplicated.
                 operation.holds.release()
@@ -306,7 +307,8 @@ class Driver:
                 operation.future.set_exception(
                     ClosedFileError(f"{filename!r} was closed during {_name(operation)}()")
                 )
-            self._cancel(operation)
+                operation.future.exception()  # perhaps nobody waits, which is no oversight
+            self.cancel(operation)
 
     def drop(self, descriptor: Descriptor) -> None:
         """Close a descriptor whose file was never closed, from whatever thread collects it."""

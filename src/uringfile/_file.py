@@ -108,7 +108,7 @@ class AIOFile(OpenFile):
         if data is not None and len(data) < INLINE_SIZE:
             return data
         data = b""
-        if not self._stream:
+        if self._stream_io is None:
             size = max(0, (await self.stat()).st_size - offset)
             data = await self._read_block(size, offset)
             if len(data) < size:
@@ -122,14 +122,15 @@ class AIOFile(OpenFile):
         return data if len(pieces) == 1 else b"".join(pieces)
 
     async def _read_block(self, size: int, offset: int) -> bytes:
+        if self._stream_io is not None:
+            return await self._stream_io.read(size)
         if self._direct_io is not None:
             return await self._direct_io.read(size, offset)
         block = new_block(size)
         return as_bytes(block, await self._fill(block, offset))
 
     async def _fill(self, buffer: Any, offset: int) -> int:
-        """Read into the buffer until it is full, at the end of the file, or has a stream's
-        first bytes: how much."""
+        """Read into the buffer until it is full, or at the end of the file: how much."""
         descriptor = self._open_descriptor()
         driver = self._driver_here()
         pin = address(buffer)
@@ -151,7 +152,7 @@ class AIOFile(OpenFile):
             if n < 0:
                 n = await self._fill_submitted(descriptor, buffer, done, offset + done)
             done += n
-            if not n or self._stream:
+            if not n:
                 break
         return done
 
@@ -161,8 +162,6 @@ class AIOFile(OpenFile):
         """One read(2) by the engine."""
         driver = self._driver_here()
         addr = address(buffer, start)
-        if self._stream:
-            offset = 0
         while True:
             n = await driver.run(READ, descriptor, addr, len(buffer) - start, offset)
             if n != -errno.EINTR:
@@ -180,6 +179,10 @@ class AIOFile(OpenFile):
         if view.readonly:
             raise TypeError("readinto() needs a writable buffer")
         view = view[: MAX_OFFSET - offset]
+        if self._stream_io is not None:
+            data = await self._stream_io.read(len(view))
+            view[: len(data)] = data
+            return len(data)
         if self._direct_io is not None:
             return await self._direct_io.readinto(view, offset)
         return await self._fill(view, offset)
@@ -249,6 +252,8 @@ class AIOFile(OpenFile):
         descriptor = self._check(offset, writable=True)
         if not isinstance(data, bytes):
             data = _bytes_view(data)
+        if self._stream_io is not None:
+            return await self._stream_io.write(data)
         size = len(data)
         done = 0
         try:
@@ -264,8 +269,6 @@ class AIOFile(OpenFile):
         if self._direct_io is not None:
             return await self._direct_io.write_some(data, start, offset)
         addr = data if not start and isinstance(data, bytes) else address(data, start)
-        if self._stream:
-            offset = 0
         while True:
             n = await driver.run(WRITE, descriptor, addr, len(data) - start, offset)
             if n != -errno.EINTR:

@@ -20,6 +20,7 @@ from uringfile._loop import running_driver
 from uringfile._mode import PERMISSIONS, parse_mode
 from uringfile._native_engine import Identity, identify
 from uringfile._open import close_descriptor, is_local_mount, open_cached, open_path
+from uringfile._streamio import StreamIO
 from uringfile._text import check_codec
 
 MAX_OFFSET = 2**63 - 1
@@ -60,7 +61,7 @@ class OpenFile:
         # Whether a read may be tried on the page cache first: a regular file, open for
         # reading, on a file system that can tell.
         self._inline = False
-        self._stream = False
+        self._stream_io: StreamIO | None = None
         self._local = False
         self._sync_error: int | None = None
         self._direct_io: DirectIO | None = None
@@ -184,9 +185,10 @@ class OpenFile:
         driver.engine.forget_fd(descriptor.fd)
         self._local = await is_local_mount(driver, descriptor, identity.mount)
         regular = stat.S_ISREG(identity.mode)
-        self._stream = not (regular or stat.S_ISBLK(identity.mode))
+        if not (regular or stat.S_ISBLK(identity.mode)):
+            self._stream_io = StreamIO(driver, descriptor, self.name)
         self._inline = regular and self.mode.readable and not self._direct
-        if self._direct:
+        if self._direct and self._stream_io is None:
             self._direct_io = DirectIO(driver, descriptor, self, identity.dio_align)
 
     async def close(self) -> None:
@@ -209,7 +211,9 @@ class OpenFile:
         self._descriptor = None
         self._inline = False
         try:
-            driver.cancel_holders(descriptor, writes=self._stream, filename=self.name)
+            driver.cancel_holders(
+                descriptor, writes=self._stream_io is not None, filename=self.name
+            )
             try:
                 if self._direct_io is not None:
                     await self._direct_io.close()

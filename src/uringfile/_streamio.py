@@ -1,0 +1,82 @@
+"""Pipes, FIFOs, terminals, sockets: files without offsets.
+
+One read of a stream is in flight at a time, and it takes what the kernel has. A caller that
+is cancelled asks for it to be stopped; should data have come all the same (the request lost
+the race, or POSIX AIO could not stop it), the next caller gets that data: nothing is lost
+but by closing the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from typing import Any
+
+from uringfile._blocks import as_bytes, new_block
+from uringfile._driver import Driver, raise_for
+from uringfile._engine import READ, WRITE
+from uringfile._errors import Filename
+from uringfile._fd import Descriptor
+from uringfile._inflight import Operation
+from uringfile._native_engine import address
+
+
+class StreamIO:
+    """The reads and writes of one stream; concurrent ones follow one another in call order."""
+
+    def __init__(self, driver: Driver, descriptor: Descriptor, name: Filename) -> None:
+        self._driver = driver
+        self._descriptor = descriptor
+        self._name = name
+        self._reading = asyncio.Lock()
+        self._writing = asyncio.Lock()
+        # The read that is in flight, whether or not somebody waits for it.
+        self._operation: Operation | None = None
+        self._block: bytes | bytearray = b""
+        # Data that came for a smaller request than it was asked for.
+        self._left = b""
+
+    async def read(self, size: int) -> bytes:
+        """At least one byte and at most ``size``; empty at the end."""
+        async with self._reading:
+            if not self._left:
+                self._left = await self._receive(size)
+            data, self._left = self._left[:size], self._left[size:]
+            return data
+
+    async def _receive(self, size: int) -> bytes:
+        while size:
+            if self._operation is None:
+                self._block = new_block(size)
+                self._operation = self._driver.start(
+                    READ, self._descriptor, address(self._block), size
+                )
+            n = await self._result(self._operation)
+            self._operation = None
+            if n not in (-errno.ECANCELED, -errno.EINTR):
+                return as_bytes(self._block, raise_for(n, self._name))
+        return b""
+
+    async def _result(self, operation: Operation) -> int:
+        assert operation.future is not None  # it is never abandoned
+        try:
+            return await asyncio.shield(operation.future)
+        except asyncio.CancelledError:
+            self._driver.cancel(operation)
+            raise
+
+    async def write(self, data: Any) -> int:
+        """Write all of ``data``: how much."""
+        async with self._writing:
+            done = 0
+            try:
+                while done < len(data):
+                    done += await self._send(data, done)
+            except OSError as error:
+                error.characters_written = done  # type: ignore[attr-defined]
+                raise
+            return done
+
+    async def _send(self, data: Any, start: int) -> int:
+        n = await self._driver.run(WRITE, self._descriptor, address(data, start), len(data) - start)
+        return 0 if n == -errno.EINTR else raise_for(n, self._name)
