@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from uringfile._buffered import Shared
 from uringfile._file import AIOFile
 from uringfile._mode import Mode
 from uringfile._reading import BufferedReading
+from uringfile._shared import Shared
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable

@@ -28,24 +28,12 @@ from uringfile._errors import ClosedFileError, os_error
 from uringfile._file import AIOFile
 from uringfile._fileobject import FileIOWrapperBase, unsupported
 from uringfile._openfile import MAX_OFFSET
-from uringfile._writeback import WriteBack
+from uringfile._shared import Shared
+from uringfile._writeback import WriteBack, write_now
 
 #: What is collected before it is written, by default. A write to ext4 takes a worker
 #: thread about 50 us, in which time a loop of 100-byte writes makes some 30 KiB.
 WRITE_SIZE = 128 * 1024
-
-
-class Shared:
-    """An open file and the number of file objects that have it open."""
-
-    def __init__(self, file: AIOFile) -> None:
-        self.file = file
-        self.users = 0
-
-    async def release(self) -> None:
-        self.users -= 1
-        if not self.users:
-            await self.file.close()
 
 
 @types.coroutine
@@ -186,8 +174,7 @@ class Buffered(FileIOWrapperBase):
                 source=self,
             )
             with suppress(OSError):
-                for offset, data in rest:
-                    _write_now(self.file.fileno(), data, offset, self._seekable)
+                write_now(self.file.fileno(), rest, self._seekable)
 
     # ---- the position -------------------------------------------------------------
 
@@ -293,7 +280,8 @@ class Buffered(FileIOWrapperBase):
         return await self._write(data)
 
     async def _write(self, data: Any) -> int:
-        self._check_writable()
+        if self._write_size:
+            self._check_writable()
         if not isinstance(data, bytes):
             data = _copy(data)
         if self._write_size:
@@ -307,6 +295,8 @@ class Buffered(FileIOWrapperBase):
         """Write without a buffer. Cancelled, the data may land whole, in part or not at all."""
         async with self._one_at_a_time:
             self._check_writable()
+            if not data:
+                return
             self._go_where_writes_go()
             position = self._base
             done = 0
@@ -408,11 +398,3 @@ def _stop_fast_writes(this: weakref.ref[Buffered]) -> None:
     core = this()
     if core is not None:
         core._room = 0
-
-
-def _write_now(fd: int, data: bytes, offset: int, seekable: bool) -> None:
-    view = memoryview(data)
-    while view:
-        n = os.pwrite(fd, view, offset) if seekable else os.write(fd, view)
-        view = view[n:]
-        offset += n

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, TypeVar
 
 from uringfile._background import Background
-from uringfile._buffered import Buffered, Shared
+from uringfile._buffered import Buffered
 from uringfile._file import AIOFile
 from uringfile._fileobject import unsupported
+from uringfile._shared import Shared
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -15,13 +15,13 @@ import os
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from uringfile._buffered import Shared
 from uringfile._cookie import Cookie
 from uringfile._decoding import Decoding, new_decoder
 from uringfile._file import AIOFile
 from uringfile._fileobject import FileIOWrapperBase, unsupported
 from uringfile._newlines import check_newline
 from uringfile._reading import BufferedReading
+from uringfile._shared import Shared
 from uringfile._window import Window
 
 Self = TypeVar("Self", bound="TextPosition")

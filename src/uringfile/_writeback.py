@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable
@@ -107,3 +108,12 @@ class WriteBack:
         if self._running is not None and not self._running.done:
             del rest[:1]
         return rest
+
+
+def write_now(fd: int, extents: list[tuple[int, bytes]], seekable: bool) -> None:
+    """Write without a loop, where there is none any more."""
+    for offset, data in extents:
+        done = 0
+        while done < len(data):
+            rest = data[done:]
+            done += os.pwrite(fd, rest, offset + done) if seekable else os.write(fd, rest)
