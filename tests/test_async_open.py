@@ -444,18 +444,30 @@ async def test_iter_chunked(lines: Path, engine: Any) -> None:
 async def test_long_lines_take_linear_time(tmp_path: Path, mode: str, engine: Any) -> None:
     path = tmp_path / "long"
     seconds = []
-    for size in (1 << 20, 16 << 20):
+    for size in (4 << 20, 32 << 20):
         path.write_bytes(b"x" * size + b"\n" + b"y" * 10)
         best = 1e9
         for _ in range(3):
             file: Any
             async with async_open(path, mode, engine=engine) as file:
+                real = file.file.read_bytes
+                read = 0
+
+                async def counted(size: int, offset: int, real: Any = real) -> bytes:
+                    nonlocal read
+                    data: bytes = await real(size, offset)
+                    read += len(data)
+                    return data
+
+                file.file.read_bytes = counted
                 start = time.perf_counter()
                 lengths = [len(line) async for line in file]
                 best = min(best, time.perf_counter() - start)
             assert lengths == [size + 1, 10]
+            assert read < size + (1 << 20)
         seconds.append(best)
-    assert seconds[1] < 16 * 4 * seconds[0], seconds
+    # Eight times as much; a copy for each block would make it 64 times as long.
+    assert seconds[1] < 8 * 5 * seconds[0], seconds
 
 
 # ---- files that are no plain files ----------------------------------------------------
@@ -500,6 +512,21 @@ async def test_a_cancelled_read_of_a_pipe_loses_nothing(pipe: tuple[int, int], e
         assert await file.readline() == b"half line\n"
         os.close(writer)
         assert await file.read() == b"rest"
+
+
+async def test_several_tasks_at_one_pipe(pipe: tuple[int, int], engine: Any) -> None:
+    reader, writer = pipe
+    async with async_open(reader, "rb", closefd=False, engine=engine) as file:
+        peeks = [asyncio.create_task(file.peek()) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        os.write(writer, b"one\n")
+        assert await asyncio.gather(*peeks) == [b"one\n"] * 3
+        lines = [asyncio.create_task(file.readline()) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        os.write(writer, b"two\nthr")
+        await asyncio.sleep(0.01)
+        os.write(writer, b"ee\n")
+        assert await asyncio.gather(*lines) == [b"one\n", b"two\n", b"three\n"]
 
 
 async def test_text_through_a_pipe(pipe: tuple[int, int], engine: Any) -> None:

@@ -172,6 +172,9 @@ class BufferedReading(Buffered):
 
     async def _fill(self) -> bool:
         """Have something ahead: ``False`` at the end of the file."""
+        if not self._seekable:
+            async with self._one_at_a_time:
+                return await self._fill_from_stream()
         while True:
             position = await self._begin()
             if position < self._base + self._ahead_size:
@@ -180,6 +183,15 @@ class BufferedReading(Buffered):
             if block is not None:
                 self._set_ahead(position, block)
                 return bool(block)
+
+    async def _fill_from_stream(self) -> bool:
+        position = await self._begin()
+        if position < self._base + self._ahead_size:
+            return True
+        block = await self._fetch(self._largest_block, 0)
+        self._check_open()
+        self._set_ahead(position, block)
+        return bool(block)
 
     async def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill ``buffer``: how many bytes, fewer only at the end of the file.
