@@ -573,3 +573,24 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 assert count > 10, count
 """
     check(code, engine, str(data))
+
+
+def test_fork_after_a_loop_has_ended(data: Path, engine: Any) -> None:
+    """A driver that has ended, and that a file still refers to, is ended once only."""
+    code = """
+import asyncio, os, sys, uringfile
+from uringfile import _loop
+engine, path = sys.argv[1:]
+async def main():
+    f = await uringfile.AIOFile(path, "rb", engine=engine)
+    await f.read(8)
+    return f, _loop.running_driver(engine)
+f, driver = asyncio.run(main())
+driver.close()
+driver.close()
+pid = os.fork()
+if not pid:
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    check(code, engine, str(data), PYTHONWARNINGS="ignore")

@@ -417,8 +417,8 @@ def _end_all() -> None:
 def _forget_all() -> None:
     """In a forked child: drop its copies of the parent's descriptors, and nothing else."""
     for driver in list(_drivers):
-        driver._finalizer.detach()
-        driver.engine.destroy()
+        if driver._finalizer.detach():
+            driver.engine.destroy()
     _drivers.clear()
 
 
