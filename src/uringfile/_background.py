@@ -31,6 +31,8 @@ class Background(Generic[T]):
         except BaseException as error:
             self._result.set_exception(error)
             self._result.exception()  # also an error that nobody waits for has been seen
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
         else:
             if awaited is None:
                 self._loop.call_soon(self._step)

@@ -68,7 +68,8 @@ class TextFileWrapper(TextPosition):
 
         As with binary files it is buffered, and an error of a write in the background is
         raised by the next call that is awaited, and by ``close``. Cancelled, or with an
-        exception, nothing of it is accepted.
+        exception, nothing of it is accepted; but with line buffering it is, if only the
+        flush at the end of the line was cancelled or failed.
         """
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
