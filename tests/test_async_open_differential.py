@@ -20,7 +20,7 @@ from conftest import count
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from uringfile import async_open
+from uringfile import AIOFile, BinaryFileWrapper, async_open
 from uringfile._engine import ENGINE_NAMES
 
 EXAMPLES = int(os.environ.get("URINGFILE_EXAMPLES", "400"))
@@ -318,6 +318,13 @@ def misplaces_writes(path: Path) -> bool:
     return path.read_bytes() != b"2"
 
 
+def with_buffer_of_one(path: Path, mode: str) -> Any:
+    raw = io.FileIO(path, mode)
+    if raw.readable() and raw.writable():
+        return io.BufferedRandom(raw, 1)
+    return io.BufferedReader(raw, 1) if raw.readable() else io.BufferedWriter(raw, 1)
+
+
 @pytest.fixture(scope="module")
 def python_misplaces_writes(folder: Path) -> bool:
     return misplaces_writes(folder / "probe")
@@ -338,10 +345,14 @@ async def compare(
     if "x" not in mode:
         for path in paths:
             path.write_bytes(content)
-    theirs = open(paths[1], mode, **how)  # noqa: SIM115
-    ours = async_open(paths[0], mode, engine=engine, **how)
-    await ours
     binary = "b" in mode
+    if binary and how["buffering"] == 1:  # which open() takes for line buffering
+        theirs = with_buffer_of_one(paths[1], mode)
+        ours = BinaryFileWrapper(AIOFile(paths[0], mode, engine=engine), 1)
+    else:
+        theirs = open(paths[1], mode, **how)  # noqa: SIM115
+        ours = async_open(paths[0], mode, engine=engine, **how)
+    await ours
     if chunk_size is not None:
         theirs._CHUNK_SIZE = chunk_size
         ours._CHUNK_SIZE = chunk_size
@@ -367,7 +378,7 @@ async def compare(
     mode=st.sampled_from(MODES),
     content=raw_bytes,
     calls=st.lists(binary_calls, max_size=25),
-    buffering=st.sampled_from([-1, -1, 2, 3, 7, 16, 64]),
+    buffering=st.sampled_from([-1, -1, 1, 2, 3, 7, 16, 64]),
 )
 def test_binary(
     loop: asyncio.AbstractEventLoop,
