@@ -67,15 +67,22 @@ async def close_descriptor(
     except asyncio.CancelledError:
         driver.drop(descriptor)
         raise
-    driver.engine.forget_fd(descriptor.fd)
     if local:
-        _close(descriptor.fd, filename)
-    elif driver.serves(CLOSE):
+        close_at_once(driver, descriptor, filename)
+        return
+    driver.engine.forget_fd(descriptor.fd)
+    if driver.serves(CLOSE):
         future = driver.start(CLOSE, descriptor).future
         assert future is not None
         raise_for(await asyncio.shield(future), filename)
     else:
         await in_thread(driver, _NO_DESCRIPTOR, _close, descriptor.fd, filename)
+
+
+def close_at_once(driver: Driver, descriptor: Descriptor, filename: Filename) -> None:
+    """close(2) of a descriptor that nothing holds, on a local file system."""
+    driver.engine.forget_fd(descriptor.fd)
+    _close(descriptor.fd, filename)
 
 
 def _close(fd: int, filename: Filename) -> None:

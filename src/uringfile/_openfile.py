@@ -19,7 +19,13 @@ from uringfile._fd import Descriptor
 from uringfile._loop import running_driver
 from uringfile._mode import PERMISSIONS, parse_mode
 from uringfile._native_engine import Identity, identify
-from uringfile._open import close_descriptor, is_local_mount, open_cached, open_path
+from uringfile._open import (
+    close_at_once,
+    close_descriptor,
+    is_local_mount,
+    open_cached,
+    open_path,
+)
 from uringfile._streamio import StreamIO
 from uringfile._text import check_codec
 
@@ -142,6 +148,8 @@ class OpenFile:
         tried again (a mode that creates the file may have created it).
         """
         if self._opening is None:
+            if self._open_at_once():
+                return self.fileno()
             self._opening = asyncio.Lock()
         async with self._opening:
             if self._closed:
@@ -151,45 +159,64 @@ class OpenFile:
             driver = running_driver(self._engine)
             if driver.budget <= 0:
                 await driver.yield_turn()
-            descriptor, identity = await self._open_descriptor_of_path(driver)
-            try:
-                await self._look_at(driver, descriptor, identity)
-            except BaseException:
-                if not isinstance(self._path, int):
-                    descriptor.close_when_idle()
-                raise
-            self._driver = driver
-            self._descriptor = descriptor
-            return descriptor.fd
+                if self._open_at_once():
+                    return self.fileno()
+            await self._open_and_look(driver)
+            return self.fileno()
 
-    async def _open_descriptor_of_path(self, driver: Driver) -> tuple[Descriptor, Identity | None]:
+    def _flags(self) -> int:
+        return self.mode.flags | (os.O_DIRECT if self._direct else 0)
+
+    def _open_at_once(self) -> bool:
+        """Open without suspending, if the kernel has to wait for nothing."""
+        if self._closed or self._descriptor is not None or isinstance(self._path, int):
+            return False
+        driver = running_driver(self._engine)
+        found = open_cached(driver, self._path, self._flags())
+        if found is None:
+            return False
+        fd, identity = found
+        self._adopt(driver, Descriptor(fd), identity, local=True)
+        return True
+
+    async def _open_and_look(self, driver: Driver) -> None:
         if isinstance(self._path, int):
-            return Descriptor(self._path), None
-        flags = self.mode.flags | (os.O_DIRECT if self._direct else 0)
-        found = open_cached(driver, self._path, flags)
-        if found is not None:
-            return Descriptor(found[0]), found[1]
-        return Descriptor(await open_path(driver, self._path, flags, PERMISSIONS)), None
+            descriptor = Descriptor(self._path)
+        else:
+            fd = await open_path(driver, self._path, self._flags(), PERMISSIONS)
+            descriptor = Descriptor(fd)
+        try:
+            identity = self._identify(descriptor.fd)
+            local = await is_local_mount(driver, descriptor, identity.mount)
+        except BaseException:
+            if not isinstance(self._path, int):
+                descriptor.close_when_idle()
+            raise
+        self._adopt(driver, descriptor, identity, local=local)
 
-    async def _look_at(
-        self, driver: Driver, descriptor: Descriptor, identity: Identity | None
-    ) -> None:
-        if identity is None:
-            try:
-                identity = identify(descriptor.fd)
-            except OSError as error:
-                raise os_error(-(error.errno or errno.EBADF), self.name) from None
+    def _identify(self, fd: int) -> Identity:
+        try:
+            identity = identify(fd)
+        except OSError as error:
+            raise os_error(-(error.errno or errno.EBADF), self.name) from None
         if stat.S_ISDIR(identity.mode):
             raise os_error(-errno.EISDIR, self.name)
+        return identity
+
+    def _adopt(
+        self, driver: Driver, descriptor: Descriptor, identity: Identity, *, local: bool
+    ) -> None:
         # The number may have belonged to another file that its owner closed by itself.
         driver.engine.forget_fd(descriptor.fd)
-        self._local = await is_local_mount(driver, descriptor, identity.mount)
         regular = stat.S_ISREG(identity.mode)
         if not (regular or stat.S_ISBLK(identity.mode)):
             self._stream_io = StreamIO(driver, descriptor, self.name)
-        self._inline = regular and self.mode.readable and not self._direct
-        if self._direct and self._stream_io is None:
+        elif self._direct:
             self._direct_io = DirectIO(driver, descriptor, self, identity.dio_align)
+        self._inline = regular and self.mode.readable and not self._direct
+        self._local = local
+        self._driver = driver
+        self._descriptor = descriptor
 
     async def close(self) -> None:
         """Close the file; a second call does nothing.
@@ -206,10 +233,13 @@ class OpenFile:
         if descriptor is None:
             return
         driver = self._driver_here()
-        self._closing = driver.loop.create_future()
         self._closed = True
         self._descriptor = None
         self._inline = False
+        if self._owner and self._local and not descriptor.holders and self._direct_io is None:
+            close_at_once(driver, descriptor, self.name)
+            return
+        self._closing = driver.loop.create_future()
         try:
             driver.cancel_holders(
                 descriptor, writes=self._stream_io is not None, filename=self.name
