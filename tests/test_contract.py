@@ -15,7 +15,7 @@ from conftest import count
 from fake_engine import FakeEngine
 
 from uringfile._engine import ENGINE_NAMES, FDATASYNC, FSYNC, READ, WRITE
-from uringfile._native_engine import NativeEngine, address
+from uringfile._native_engine import NativeEngine, pin
 
 
 class Rig:
@@ -33,7 +33,7 @@ class Rig:
         self.tokens += 1
         self.keep.append(buffer)
         ret = self.engine.submit(
-            opcode, fd, address(buffer) if len(buffer) else b"", len(buffer), offset, token
+            opcode, fd, pin(buffer) if len(buffer) else b"", len(buffer), offset, token
         )
         return token if ret == 0 else ret
 
@@ -141,7 +141,7 @@ def test_2_cancelled_operations_complete_once(rig: Rig, pipe: tuple[int, int]) -
 def test_3_an_exported_buffer_cannot_be_resized(rig: Rig, pipe: tuple[int, int]) -> None:
     buffer = bytearray(8)
     token = rig.submit(READ, pipe[0], buffer)
-    rig.keep.append(address(buffer))
+    rig.keep.append(pin(buffer))
     rig.engine.flush()
     with pytest.raises(BufferError):
         buffer.extend(b"more")

@@ -160,13 +160,13 @@ CANARIES = f"""{HUNG_READ}
 import gc
 from uringfile import _engine, _fd, _loop
 from uringfile._blocks import new_block
-from uringfile._native_engine import address
+from uringfile._native_engine import pin
 SIZE = 65536
 async def main():
     driver = _loop.running_driver(engine)
     descriptor = _fd.Descriptor(ends[0])
     for _ in range(20):
-        read = driver.run(_engine.READ, descriptor, address(new_block(SIZE)), SIZE)
+        read = driver.run(_engine.READ, descriptor, pin(new_block(SIZE)), SIZE)
         task = asyncio.ensure_future(read)
         await asyncio.sleep(0.005)
         task.cancel()

@@ -23,7 +23,7 @@ from uringfile._driver import Driver, raise_for
 from uringfile._engine import READ, WRITE
 from uringfile._fd import Descriptor
 from uringfile._mode import Mode
-from uringfile._native_engine import address
+from uringfile._native_engine import copy, inside, pin
 from uringfile._open import close_descriptor, open_path
 
 #: The largest piece that goes through one bounce buffer.
@@ -47,7 +47,7 @@ class _Bounce:
 
     def __init__(self, size: int) -> None:
         self.memory = mmap.mmap(-1, size)
-        self.address = address(self.memory)
+        self.address = pin(self.memory)
 
 
 class DirectIO:
@@ -83,13 +83,13 @@ class DirectIO:
             offset += wanted
         return b"".join(pieces)
 
-    async def readinto(self, view: memoryview, offset: int) -> int:
-        """Fill the view: how many bytes, fewer only at the end of the file."""
+    async def readinto(self, pinned: Any, size: int, offset: int) -> int:
+        """Fill ``size`` bytes: how many came, fewer only at the end of the file."""
         done = 0
-        while done < len(view):
-            wanted = min(len(view) - done, PIECE)
+        while done < size:
+            wanted = min(size - done, PIECE)
             bounce, start, end = await self._fetch(wanted, offset + done)
-            view[done : done + end - start] = memoryview(bounce.memory)[start:end]
+            copy(pinned + done, bounce.address + start, end - start)
             self._give(bounce)
             done += end - start
             if end - start < wanted:
@@ -117,27 +117,27 @@ class DirectIO:
 
     # ---- writing --------------------------------------------------------------------
 
-    async def write_some(self, data: Any, start: int, offset: int) -> int:
-        """Write a part of ``data`` from ``start`` on: how much."""
-        size = len(data) - start
+    async def write_some(self, pinned: Any, start: int, offset: int) -> int:
+        """Write a part of the pinned data, from ``start`` on: how much."""
+        size = len(pinned) - start
         ahead = -offset % self._align
         if self._appending or ahead or size < self._align:
             piece = size if self._appending or not ahead else min(size, ahead)
-            return await self._write_buffered(data, start, piece, offset)
+            return await self._write_buffered(inside(pinned, start), piece, offset)
         piece = min(size - size % self._align, PIECE)
         bounce = self._take(piece)
-        bounce.memory[:piece] = memoryview(data)[start : start + piece]
+        copy(bounce.address, pinned + start, piece)
         n = await self._driver.run(WRITE, self._descriptor, bounce.address, piece, offset)
         if n == -errno.EINTR:
             return 0
         self._give(bounce)
         return raise_for(n, self._name)
 
-    async def _write_buffered(self, data: Any, start: int, size: int, offset: int) -> int:
+    async def _write_buffered(self, addr: Any, size: int, offset: int) -> int:
         descriptor = await self._buffered_descriptor()
         ret = -errno.EINTR
         while ret == -errno.EINTR:
-            ret = await self._driver.run(WRITE, descriptor, address(data, start), size, offset)
+            ret = await self._driver.run(WRITE, descriptor, addr, size, offset)
         return raise_for(ret, self._name)
 
     async def _buffered_descriptor(self) -> Descriptor:

@@ -55,7 +55,7 @@ class Engine(Protocol):
     """Submits to the kernel and reaps from it. Results are ``>= 0`` or a negative errno.
 
     ``addr`` is a bytes object, whose memory is filled in place by a read, or anything
-    that ``address`` returned. The caller keeps it alive until the completion is reaped.
+    that ``_native_engine.pin`` returned. The caller keeps it alive until the completion is reaped.
     """
 
     name: str

@@ -10,11 +10,11 @@ from typing import Any
 
 from uringfile._batch import GROUP
 from uringfile._blocks import as_bytes, new_block
-from uringfile._driver import INLINE_SIZE, raise_for, runs_here
+from uringfile._driver import COPY_SHIFT, INLINE_SIZE, raise_for, runs_here
 from uringfile._engine import FALLOCATE, FDATASYNC, FSYNC, FTRUNCATE, READ, STATX, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
-from uringfile._native_engine import address, read_nowait
+from uringfile._native_engine import copy, inside, pin, read_nowait
 from uringfile._open import in_thread
 from uringfile._openfile import MAX_OFFSET, OpenFile
 from uringfile._statx import STATX_SIZE, to_stat_result
@@ -85,7 +85,7 @@ class AIOFile(OpenFile):
             return None
         fd = self._descriptor.fd  # type: ignore[union-attr]  # open, or not inline
         n = read_nowait(fd, driver.scratch, size, offset)
-        driver.budget -= 1 if n < 8192 else 1 + (n >> 13)
+        driver.budget -= 1
         if n != size and (n < 0 or read_nowait(fd, driver.scratch_end, 1, offset + n) != 0):
             return None
         driver.inline += 1
@@ -127,14 +127,12 @@ class AIOFile(OpenFile):
         if self._direct_io is not None:
             return await self._direct_io.read(size, offset)
         block = new_block(size)
-        return as_bytes(block, await self._fill(block, offset))
+        return as_bytes(block, await self._fill(pin(block), size, offset))
 
-    async def _fill(self, buffer: Any, offset: int) -> int:
-        """Read into the buffer until it is full, or at the end of the file: how much."""
+    async def _fill(self, pinned: Any, size: int, offset: int) -> int:
+        """Read into pinned memory until it is full, or at the end of the file: how much."""
         descriptor = self._open_descriptor()
         driver = self._driver_here()
-        pin = address(buffer)
-        size = len(buffer)
         done = 0
         while done < size:
             n = -errno.EAGAIN
@@ -143,27 +141,27 @@ class AIOFile(OpenFile):
                     await driver.yield_turn()
                     self._still(descriptor)
                 n = read_nowait(
-                    descriptor.fd, pin + done, min(size - done, _INLINE_PIECE), offset + done
+                    descriptor.fd, pinned + done, min(size - done, _INLINE_PIECE), offset + done
                 )
-                driver.budget -= 1 + (max(n, 0) >> 13)
+                driver.budget -= 1 + (max(n, 0) >> COPY_SHIFT)
                 driver.inline += n >= 0
                 # Any other error: the file system cannot tell, or it is one to ask for again.
                 self._inline = n >= 0 or n == -errno.EAGAIN
             if n < 0:
-                n = await self._fill_submitted(descriptor, buffer, done, offset + done)
+                addr = inside(pinned, done)
+                n = await self._fill_submitted(descriptor, addr, size - done, offset + done)
             done += n
             if not n:
                 break
         return done
 
     async def _fill_submitted(
-        self, descriptor: Descriptor, buffer: Any, start: int, offset: int
+        self, descriptor: Descriptor, addr: Any, size: int, offset: int
     ) -> int:
         """One read(2) by the engine."""
         driver = self._driver_here()
-        addr = address(buffer, start)
         while True:
-            n = await driver.run(READ, descriptor, addr, len(buffer) - start, offset)
+            n = await driver.run(READ, descriptor, addr, size, offset)
             if n != -errno.EINTR:
                 return raise_for(n, self.name)
             self._still(descriptor)
@@ -175,17 +173,18 @@ class AIOFile(OpenFile):
         a cancellation it may still be written to, and must not be reused.
         """
         self._check(offset, readable=True)
-        view = _bytes_view(buffer)
-        if view.readonly:
-            raise TypeError("readinto() needs a writable buffer")
-        view = view[: MAX_OFFSET - offset]
+        try:
+            pinned = pin(buffer, writable=True)
+        except BufferError as error:
+            raise TypeError(f"readinto() needs a writable buffer: {error}") from None
+        size = min(len(pinned), MAX_OFFSET - offset)
         if self._stream_io is not None:
-            data = await self._stream_io.read(len(view))
-            view[: len(data)] = data
+            data = await self._stream_io.read(size)
+            copy(pinned, data, len(data))
             return len(data)
         if self._direct_io is not None:
-            return await self._direct_io.readinto(view, offset)
-        return await self._fill(view, offset)
+            return await self._direct_io.readinto(pinned, size, offset)
+        return await self._fill(pinned, size, offset)
 
     async def read_many(self, requests: Iterable[tuple[int, int]]) -> list[bytes]:
         """Read each ``(size, offset)``; the results in the order of the requests.
@@ -220,7 +219,7 @@ class AIOFile(OpenFile):
             )
             results += blocks
             driver.inline += len(blocks) - (blocks[-1] is None)
-            driver.budget -= len(blocks) + (sum(sizes[start : len(results)]) >> 13)
+            driver.budget -= len(blocks) + (sum(sizes[start : len(results)]) >> COPY_SHIFT)
         return results
 
     async def readinto_many(self, requests: Iterable[tuple[Any, int]]) -> list[int]:
@@ -250,27 +249,27 @@ class AIOFile(OpenFile):
     async def write_bytes(self, data: Any, offset: int = 0) -> int:
         """As ``write``, with a buffer in any mode."""
         descriptor = self._check(offset, writable=True)
-        if not isinstance(data, bytes):
-            data = _bytes_view(data)
+        pinned = pin(data)
         if self._stream_io is not None:
-            return await self._stream_io.write(data)
-        size = len(data)
+            return await self._stream_io.write(pinned)
         done = 0
         try:
-            while done < size:
-                done += await self._write_some(descriptor, data, done, offset + done)
+            while done < len(pinned):
+                done += await self._write_some(descriptor, pinned, done, offset + done)
         except OSError as error:
             error.characters_written = done  # type: ignore[attr-defined]  # every OSError has it
             raise
         return done
 
-    async def _write_some(self, descriptor: Descriptor, data: Any, start: int, offset: int) -> int:
-        driver = self._driver_here()
+    async def _write_some(
+        self, descriptor: Descriptor, pinned: Any, start: int, offset: int
+    ) -> int:
         if self._direct_io is not None:
-            return await self._direct_io.write_some(data, start, offset)
-        addr = data if not start and isinstance(data, bytes) else address(data, start)
+            return await self._direct_io.write_some(pinned, start, offset)
+        driver = self._driver_here()
+        addr, size = inside(pinned, start), len(pinned) - start
         while True:
-            n = await driver.run(WRITE, descriptor, addr, len(data) - start, offset)
+            n = await driver.run(WRITE, descriptor, addr, size, offset)
             if n != -errno.EINTR:
                 break
             self._still(descriptor)
@@ -373,7 +372,7 @@ class AIOFile(OpenFile):
             result: os.stat_result = await self._in_thread(os.fstat, descriptor)
             return result
         out = bytearray(STATX_SIZE)
-        raise_for(await driver.run(STATX, descriptor, address(out)), self.name)
+        raise_for(await driver.run(STATX, descriptor, pin(out)), self.name)
         return to_stat_result(out)
 
 
@@ -386,11 +385,3 @@ async def _all(calls: list[Any]) -> list[Any]:
         if isinstance(result, BaseException):
             raise result
     return results
-
-
-def _bytes_view(buffer: Any) -> memoryview:
-    """The buffer as bytes. ``TypeError`` when it is none, or not contiguous."""
-    view = memoryview(buffer)
-    if not view.c_contiguous:
-        raise TypeError("the buffer must be C-contiguous")
-    return view if view.format == "B" and view.ndim == 1 else view.cast("B")

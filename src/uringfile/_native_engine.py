@@ -45,12 +45,24 @@ def as_numbers(numbers: array[int]) -> Any:
     return ffi.from_buffer("int64_t[]", numbers)
 
 
-def address(buffer: Any, start: int = 0, *, writable: bool = False) -> Any:
-    """The memory of ``buffer`` from byte ``start`` on, exported as long as the result lives."""
-    pin = ffi.from_buffer("char[]", buffer, require_writable=writable)
+def pin(buffer: Any, *, writable: bool = False) -> Any:
+    """The memory of ``buffer``, exported as long as the result lives; ``len`` is in bytes.
+
+    Raises ``TypeError`` for what is no buffer, ``BufferError`` for one that is not
+    C-contiguous, or read-only where ``writable`` is asked for.
+    """
+    return ffi.from_buffer("char[]", buffer, require_writable=writable)
+
+
+def inside(pinned: Any, start: int) -> Any:
+    """The address of byte ``start``; it keeps the pin."""
     if not start:
-        return pin
-    return ffi.gc(pin + start, lambda _: pin)  # the closure keeps the pin
+        return pinned
+    return ffi.gc(pinned + start, lambda _: pinned)  # the closure keeps it
+
+
+#: ``copy(destination, source, size)``: pins or buffers.
+copy = ffi.memmove
 
 
 class NativeEngine:

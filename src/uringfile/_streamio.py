@@ -18,7 +18,7 @@ from uringfile._engine import READ, WRITE
 from uringfile._errors import Filename
 from uringfile._fd import Descriptor
 from uringfile._inflight import Operation
-from uringfile._native_engine import address
+from uringfile._native_engine import inside, pin
 
 
 class StreamIO:
@@ -48,9 +48,7 @@ class StreamIO:
         while size:
             if self._operation is None:
                 self._block = new_block(size)
-                self._operation = self._driver.start(
-                    READ, self._descriptor, address(self._block), size
-                )
+                self._operation = self._driver.start(READ, self._descriptor, pin(self._block), size)
             n = await self._result(self._operation)
             self._operation = None
             if n not in (-errno.ECANCELED, -errno.EINTR):
@@ -65,18 +63,19 @@ class StreamIO:
             self._driver.cancel(operation)
             raise
 
-    async def write(self, data: Any) -> int:
-        """Write all of ``data``: how much."""
+    async def write(self, pinned: Any) -> int:
+        """Write all of the pinned data: how much."""
         async with self._writing:
             done = 0
             try:
-                while done < len(data):
-                    done += await self._send(data, done)
+                while done < len(pinned):
+                    done += await self._send(pinned, done)
             except OSError as error:
                 error.characters_written = done  # type: ignore[attr-defined]
                 raise
             return done
 
-    async def _send(self, data: Any, start: int) -> int:
-        n = await self._driver.run(WRITE, self._descriptor, address(data, start), len(data) - start)
+    async def _send(self, pinned: Any, start: int) -> int:
+        addr, size = inside(pinned, start), len(pinned) - start
+        n = await self._driver.run(WRITE, self._descriptor, addr, size)
         return 0 if n == -errno.EINTR else raise_for(n, self._name)
