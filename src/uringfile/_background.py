@@ -9,6 +9,13 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
+class Done:
+    """Stands for work that there was none of."""
+
+
+NOTHING_TO_DO = Done()
+
+
 class Background(Generic[T]):
     """Runs a coroutine from the loop's callbacks; the first step at once.
 

@@ -23,7 +23,7 @@ from collections.abc import Generator
 from contextlib import suppress
 from typing import Any
 
-from uringfile._background import Background
+from uringfile._background import NOTHING_TO_DO, Background, Done
 from uringfile._errors import ClosedFileError, os_error
 from uringfile._file import AIOFile
 from uringfile._fileobject import FileIOWrapperBase, unsupported
@@ -61,7 +61,7 @@ class Buffered(FileIOWrapperBase):
         self._ahead_size = 0
         self._base = 0
         self._closed = True
-        self._closing: Background[None] | None = None
+        self._closing: Background[None] | Done | None = None
         self._one_at_a_time = asyncio.Lock()
         self._seekable = False
         self._known_size = 0
@@ -135,9 +135,13 @@ class Buffered(FileIOWrapperBase):
             self._room = 0
             self._end_of_block()
             self._ahead.close()
-            self._closing = Background(self._loop, self._write_and_release(position))
-            await self._closing.wait()
-        elif not self._closing.done:
+            if self._writes.idle and self.file._owner:
+                self._closing = NOTHING_TO_DO
+                await self._shared.release()
+            else:
+                self._closing = Background(self._loop, self._write_and_release(position))
+                await self._closing.wait()
+        elif isinstance(self._closing, Background) and not self._closing.done:
             with suppress(Exception):  # the other call raises it
                 await self._closing.wait()
 

@@ -12,7 +12,7 @@ from uringfile._binary import BinaryFileWrapper
 from uringfile._engine import EngineName
 from uringfile._file import AIOFile
 from uringfile._fileobject import FileIOWrapperBase
-from uringfile._mode import Mode
+from uringfile._mode import parse_mode
 from uringfile._newlines import check_newline
 from uringfile._textfile import TextFileWrapper
 
@@ -104,7 +104,7 @@ def async_open(
             raise ValueError("Cannot use closefd=False with file name")
     elif not isinstance(file, int):
         return _over_file_object(file, encoding, errors, newline, buffering, engine)
-    binary = Mode(mode).binary
+    binary = parse_mode(mode).binary
     buffering = _check(binary, encoding, errors, newline, buffering)
     aio_file = AIOFile(
         file,

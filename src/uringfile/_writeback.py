@@ -34,6 +34,11 @@ class WriteBack:
         self._failure: Exception | None = None
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is queued, in flight or to be raised."""
+        return not self.size and self._failure is None and self._unraised is None
+
+    @property
     def failed(self) -> bool:
         """Whether a write has failed since all was well."""
         return self._failure is not None
