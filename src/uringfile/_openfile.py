@@ -138,6 +138,11 @@ class OpenFile:
             raise RuntimeError(f"{self.name!r} belongs to the process that forked this one")
         return driver
 
+    def _charge(self, cost: int) -> None:
+        """Take from what the loop's turn may cost, for work on data that came inline."""
+        if self._driver is not None:
+            self._driver.budget -= cost
+
     # ---- open and close -----------------------------------------------------------
 
     async def open(self) -> int | None:

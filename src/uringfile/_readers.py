@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from uringfile._file import AIOFile
 from uringfile._splitter import LineSplitter
 from uringfile._text import codec_at
+
+# What splitting a chunk, and the caller's loop over its lines, count in the budget of a turn:
+# a unit, some 2 us, for each 2 KiB.
+_LINES_SHIFT = 11
 
 
 class Reader:
@@ -100,28 +103,35 @@ class LineReader:
             else line_sep
         )
         self._splitter: LineSplitter[Any] = LineSplitter(self.linesep)
-        self._lines: deque[Any] = deque()
+        # The lines that are split already. An iterator goes on where it was left, so that
+        # leaving an ``async for`` loses nothing.
+        self._lines: Iterator[Any] = iter(())
         self._lock = asyncio.Lock()
 
     async def readline(self) -> Any:
         """The next line; empty at the end of the file."""
-        lines = self._lines
-        if not lines:
-            async with self._lock:
-                while not lines:
-                    chunk = await self._reader.read_chunk()
-                    if not chunk:
-                        return self._splitter.finish()
-                    lines.extend(self._splitter.feed(chunk))
-        return lines.popleft()
+        for line in self._lines:
+            return line
+        async with self._lock:
+            return await self._readline()
+
+    async def _readline(self) -> Any:
+        for line in self._lines:  # another task may have read meanwhile
+            return line
+        while chunk := await self._reader.read_chunk():
+            self._reader.file._charge(len(chunk) >> _LINES_SHIFT)
+            lines = self._splitter.feed(chunk)
+            if lines:
+                self._lines = iter(lines)
+                return next(self._lines)
+        return self._splitter.finish()
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         # A generator costs a third of an __anext__ coroutine for each line.
-        lines = self._lines
         while line := await self.readline():
             yield line
-            while lines:
-                yield lines.popleft()
+            for line in self._lines:
+                yield line
 
     async def __anext__(self) -> Any:
         line = await self.readline()
@@ -132,6 +142,4 @@ class LineReader:
     async def batches(self) -> AsyncIterator[list[Any]]:
         """The lines as non-empty lists, one for each chunk that was read."""
         while line := await self.readline():
-            batch = [line, *self._lines]
-            self._lines.clear()
-            yield batch
+            yield [line, *self._lines]

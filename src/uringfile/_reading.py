@@ -311,17 +311,12 @@ class BufferedReading(Buffered):
             if self._whole_lines or self._trim():
                 for line in self._ahead:
                     yield line
-                self._charge(_LINES_COST)
+                self.file._charge(_LINES_COST)
             if not await self._fill_lines():
                 line = await self.readline()
                 if not line:
                     return
                 yield line
-
-    def _charge(self, cost: int) -> None:
-        """Take from the budget that the loop's driver has for this turn."""
-        assert self.file._driver is not None
-        self.file._driver.budget -= cost
 
     def _trim(self) -> bool:
         """Cut what is ahead to whole lines; the rest comes again with the next block."""

@@ -348,7 +348,7 @@ class TextFileWrapper(TextPosition):
             decoding.restore(saved)
             core._ahead.seek(-len(chunk), 1)
             return ""
-        core._charge(_CHUNK_COST)
+        core.file._charge(_CHUNK_COST)
         return decoding.text
 
     if TYPE_CHECKING:
