@@ -53,6 +53,9 @@ LINGER_SECONDS = 0.5
 # A flush that the kernel refuses for lack of memory is tried again after this.
 RETRY_SECONDS = 0.001
 
+# For operations that move no data.
+NO_BUFFER = b""
+
 _TRANSIENT = (-errno.EAGAIN, -errno.EBUSY, -errno.ENOMEM, -errno.EINTR)
 
 
@@ -137,7 +140,7 @@ class Driver:
         self,
         opcode: int,
         holds: Descriptor,
-        addr: Any = None,
+        addr: Any = NO_BUFFER,
         length: int = 0,
         offset: int = 0,
         on_orphan: Callable[[int], None] | None = None,
@@ -159,7 +162,7 @@ class Driver:
         self,
         opcode: int,
         holds: Descriptor,
-        addr: Any = None,
+        addr: Any = NO_BUFFER,
         length: int = 0,
         offset: int = 0,
         on_orphan: Callable[[int], None] | None = None,
@@ -183,24 +186,19 @@ class Driver:
 
     def _offer(self, operation: Operation) -> bool:
         """Give the operation to the engine; False when that is full."""
-        args = (
-            operation.opcode,
-            operation.holds.fd,
-            _NULL if operation.addr is None else operation.addr,
-            operation.length,
-            operation.offset,
-            operation.token,
-        )
-        ret = self.engine.submit(*args)
+        submit = self.engine.submit
+        opcode, fd, addr = operation.opcode, operation.holds.fd, operation.addr
+        length, offset, token = operation.length, operation.offset, operation.token
+        ret = submit(opcode, fd, addr, length, offset, token)
         if ret == -errno.EAGAIN:
             self._flush_engine()  # the submission queue may be full, and nothing else
-            ret = self.engine.submit(*args)
+            ret = submit(opcode, fd, addr, length, offset, token)
         if ret == -errno.EAGAIN:
             return False
         if ret:
             self._resolve(operation, ret)
         else:
-            self._in_flight[operation.token] = operation
+            self._in_flight[token] = operation
             self._submitted += 1
             self._staged += 1
             if self._staged == FLUSH_BATCH or len(self._in_flight) == 1:
@@ -368,8 +366,6 @@ class Driver:
 
 # Every driver alive, for interpreter exit and for forked children.
 _drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
-
-_NULL = b""
 
 
 def _name(operation: Operation) -> str:

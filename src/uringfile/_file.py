@@ -10,7 +10,7 @@ from typing import Any
 
 from uringfile._batch import GROUP
 from uringfile._blocks import as_bytes, new_block
-from uringfile._driver import COPY_SHIFT, INLINE_SIZE, raise_for, runs_here
+from uringfile._driver import COPY_SHIFT, INLINE_SIZE, NO_BUFFER, raise_for, runs_here
 from uringfile._engine import FALLOCATE, FDATASYNC, FSYNC, FTRUNCATE, READ, STATX, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
@@ -353,7 +353,7 @@ class AIOFile(OpenFile):
         ret = -errno.EINTR
         while ret == -errno.EINTR:
             self._still(descriptor)
-            ret = await driver.run(opcode, descriptor, None, length, offset)
+            ret = await driver.run(opcode, descriptor, NO_BUFFER, length, offset)
         raise_for(ret, self.name)
 
     async def _in_thread(self, function: Any, descriptor: Descriptor, *args: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from uringfile import _engine
@@ -25,12 +27,6 @@ _SETUP_FLAGS = {7: "submit_all", 8: "coop_taskrun", 9: "taskrun_flag"}
 for _number, _name in enumerate(_engine.OPCODE_NAMES):
     if getattr(lib, "UF_" + _name.upper()) != _number:
         raise ImportError("uringfile._native does not match uringfile; reinstall the package")
-
-# Called for every operation: module globals save an attribute look-up each.
-_submit = lib.uf_submit
-_flush = lib.uf_flush
-_reap = lib.uf_reap
-_cancel = lib.uf_cancel
 
 #: ``read_nowait(fd, addr, length, offset)``: what the page cache can give at once, or
 #: ``-EAGAIN``; ``-EOPNOTSUPP`` where the file system cannot tell (preadv2, Linux 4.14).
@@ -75,28 +71,23 @@ class NativeEngine:
         if ret:
             raise OSError(-ret, f"{ffi.string(step[0]).decode()}: {os.strerror(-ret)}")
         self.name = name
-        self._handle = out[0]
+        self._bind(out[0])
         self.eventfd: int = lib.uf_eventfd(self._handle)
         info = self._info()
         self.opcodes: int = info.opcodes
         self._completions = ffi.new("uf_completion[]", REAP_MAX)
         self._pairs = memoryview(ffi.buffer(self._completions)).cast("B").cast("q")
 
-    def submit(self, opcode: int, fd: int, addr: Any, length: int, offset: int, token: int) -> int:
-        ret: int = _submit(self._handle, opcode, fd, addr, length, offset, token)
-        return ret
-
-    def flush(self) -> int:
-        ret: int = _flush(self._handle)
-        return ret
+    def _bind(self, handle: Any) -> None:
+        """The calls that each operation makes, without a Python frame around them."""
+        self._handle = handle
+        self.submit: Callable[[int, int, Any, int, int, int], int] = partial(lib.uf_submit, handle)
+        self.flush: Callable[[], int] = partial(lib.uf_flush, handle)
+        self.cancel: Callable[[int], int] = partial(lib.uf_cancel, handle)
 
     def reap(self, drain: bool) -> list[int]:
-        n = _reap(self._handle, self._completions, REAP_MAX, drain)
+        n = lib.uf_reap(self._handle, self._completions, REAP_MAX, drain)
         return self._pairs[: 2 * n].tolist() if n > 0 else []
-
-    def cancel(self, token: int) -> int:
-        ret: int = _cancel(self._handle, token)
-        return ret
 
     def forget_fd(self, fd: int) -> None:
         lib.uf_forget_fd(self._handle, fd)
@@ -109,9 +100,10 @@ class NativeEngine:
         return ret
 
     def destroy(self) -> None:
-        """Release the engine; any other call on it is undefined from here on."""
-        lib.uf_destroy(self._handle)
-        self._handle = ffi.NULL
+        """Release the engine. Any later call answers -ESHUTDOWN."""
+        handle = self._handle
+        self._bind(ffi.NULL)
+        lib.uf_destroy(handle)
 
     def _info(self) -> Any:
         info = ffi.new("uf_info *")
