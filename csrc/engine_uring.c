@@ -253,7 +253,7 @@ static int uring_reap(uf_engine *base, uf_completion *out, int max)
 		}
 		uf_ring_advance(ring);
 	}
-	if (engine->n_failed || uf_ring_ready(ring))
+	if (engine->n_failed || uf_ring_ready(ring) || uf_ring_pending(ring))
 		uf_signal(base);
 	return n;
 }
@@ -264,10 +264,8 @@ static int uring_cancel(uf_engine *base, int64_t token)
 	struct io_uring_sqe *sqe = uf_ring_next_sqe(ring);
 
 	if (!sqe) {
-		int ret = uring_flush(base);
-
-		if (ret < 0)
-			return ret;
+		if (uring_flush(base) < 0)
+			return -EAGAIN;
 		sqe = uf_ring_next_sqe(ring);
 	}
 	if (!sqe)

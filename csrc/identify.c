@@ -107,11 +107,12 @@ int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, in
 	close(path_fd);
 	if (!allowed)
 		return -EAGAIN;
-	/* Should the path lead to a FIFO by now, O_NONBLOCK keeps this from waiting. */
+	/* The path may lead elsewhere by now: O_NONBLOCK, until that is known. */
 	fd = open_if_cached(path, flags | O_NONBLOCK);
 	if (fd < 0)
 		return -EAGAIN;
-	if (fcntl(fd, F_SETFL, flags & ~O_NONBLOCK)) {
+	if (!is_regular_and_local(fd, local_mounts, n, identity) ||
+	    fcntl(fd, F_SETFL, flags & ~O_NONBLOCK)) {
 		close(fd);
 		return -EAGAIN;
 	}

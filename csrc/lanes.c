@@ -81,11 +81,20 @@ static struct uf_lane *least_busy(struct uf_lanes *lanes, unsigned most)
 	return best;
 }
 
+/* A stream keeps the order of its reads, and that of its writes; neither waits for the
+ * other. */
+static struct uf_lane *serial_lane(struct uf_lanes *lanes, int writing)
+{
+	if (writing && lanes->count < 2 && add_lane(lanes))
+		return &lanes->lane[0];
+	return &lanes->lane[writing ? 1 : 0];
+}
+
 int uf_lanes_take(struct uf_lanes **all, int fd, int writing, struct uf_lanes **out,
 		  struct uf_lane **lane)
 {
 	struct uf_lanes *lanes = find(*all, fd);
-	unsigned most;
+	unsigned most = 0;
 	int ret;
 
 	if (!lanes) {
@@ -93,10 +102,14 @@ int uf_lanes_take(struct uf_lanes **all, int fd, int writing, struct uf_lanes **
 		if (ret)
 			return ret;
 	}
-	most = lanes->serial || (writing && !lanes->direct) ? 1 : UF_LANES;
-	*lane = least_busy(lanes, most);
+	if (lanes->serial) {
+		*lane = serial_lane(lanes, writing);
+	} else {
+		most = writing && !lanes->direct ? 1 : UF_LANES;
+		*lane = least_busy(lanes, most);
+	}
 	/* Out of descriptors: share a lane, which is slower but no error. */
-	if ((*lane)->busy && lanes->count < most && !add_lane(lanes))
+	if (!lanes->serial && (*lane)->busy && lanes->count < most && !add_lane(lanes))
 		*lane = &lanes->lane[lanes->count - 1];
 	(*lane)->busy++;
 	lanes->busy++;
@@ -108,8 +121,13 @@ void uf_lanes_give(struct uf_lanes **all, struct uf_lanes *lanes, struct uf_lane
 {
 	lane->busy--;
 	lanes->busy--;
-	if (lanes->fd < 0 && !lanes->busy)
+	if (lanes->busy)
+		return;
+	if (lanes->fd < 0)
 		unlink_and_free(all, lanes);
+	else
+		while (lanes->count > UF_IDLE_LANES)
+			close(lanes->lane[--lanes->count].fd);
 }
 
 void uf_lanes_forget(struct uf_lanes **all, int fd)

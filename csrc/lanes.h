@@ -10,6 +10,9 @@
  * the more of them must be woken). */
 #define UF_LANES 16
 
+/* What an idle file keeps of them. */
+#define UF_IDLE_LANES 2
+
 struct uf_lane {
 	int fd;
 	int borrowed;			/* the caller's own: not ours to close */
@@ -19,7 +22,7 @@ struct uf_lane {
 struct uf_lanes {
 	struct uf_lanes *next;
 	int fd;				/* whose duplicates these are; -1: forgotten */
-	int serial;			/* a stream: one lane keeps its order */
+	int serial;			/* a stream: a lane for reads, one for writes */
 	int direct;			/* O_DIRECT */
 	unsigned count;
 	unsigned busy;

@@ -33,6 +33,29 @@ static void arm_wake(struct posix_aio_engine *engine)
 	engine->wake_armed = !aio_read(&engine->wake);
 }
 
+/* End the wake-up read, if there is one: it would keep a worker from others for as long as
+ * it waits. Whether it has ended. */
+static int disarm_wake(struct posix_aio_engine *engine)
+{
+	const struct aiocb *list[1] = { &engine->wake };
+	const struct timespec starved = { .tv_nsec = STARVED_NS };
+	uint64_t one = 1;
+
+	if (!engine->wake_armed)
+		return 1;
+	if (aio_cancel(engine->wake_fd, &engine->wake) == AIO_NOTCANCELED) {
+		ssize_t ret = write(engine->wake_fd, &one, sizeof(one));
+
+		(void)ret;
+		aio_suspend(list, 1, &starved);
+	}
+	if (aio_error(&engine->wake) == EINPROGRESS)
+		return 0;
+	aio_return(&engine->wake);
+	engine->wake_armed = 0;
+	return 1;
+}
+
 static unsigned take_fresh(struct posix_aio_engine *engine, struct request **watched, unsigned n)
 {
 	while (engine->fresh) {
@@ -42,6 +65,23 @@ static unsigned take_fresh(struct posix_aio_engine *engine, struct request **wat
 	return n;
 }
 
+/* Idle for a moment with the wake-up read in place, then without. Holds the lock. */
+static void wait_for_work(struct posix_aio_engine *engine)
+{
+	struct timespec until;
+
+	if (!engine->wake_armed) {
+		pthread_cond_wait(&engine->work, &engine->lock);
+		return;
+	}
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += STARVED_NS;
+	until.tv_sec += until.tv_nsec / 1000000000L;
+	until.tv_nsec %= 1000000000L;
+	if (pthread_cond_timedwait(&engine->work, &engine->lock, &until) == ETIMEDOUT)
+		disarm_wake(engine);
+}
+
 /* What to watch next; 0 when the engine stops. */
 static unsigned next_watched(struct posix_aio_engine *engine, struct request **watched, unsigned n)
 {
@@ -49,7 +89,7 @@ static unsigned next_watched(struct posix_aio_engine *engine, struct request **w
 	n = take_fresh(engine, watched, n);
 	while (!n && !engine->stop) {
 		engine->state = IDLE;
-		pthread_cond_wait(&engine->work, &engine->lock);
+		wait_for_work(engine);
 		n = take_fresh(engine, watched, n);
 	}
 	engine->state = SUSPENDED;
@@ -135,25 +175,6 @@ int uf_notifier_start(struct posix_aio_engine *engine, const char **step)
 	return ret;
 }
 
-/* The wake-up read must not outlive its memory: one more byte ends it. Returns
- * whether it has ended. */
-static int disarm_wake(struct posix_aio_engine *engine)
-{
-	const struct aiocb *list[1] = { &engine->wake };
-	const struct timespec starved = { .tv_nsec = STARVED_NS };
-	uint64_t one = 1;
-
-	if (!engine->wake_armed)
-		return 1;
-	if (aio_cancel(engine->wake_fd, &engine->wake) == AIO_NOTCANCELED) {
-		ssize_t ret = write(engine->wake_fd, &one, sizeof(one));
-
-		(void)ret;
-		aio_suspend(list, 1, &starved);
-	}
-	return aio_error(&engine->wake) != EINPROGRESS;
-}
-
 int uf_notifier_stop(struct posix_aio_engine *engine)
 {
 	int disarmed;
@@ -162,6 +183,7 @@ int uf_notifier_stop(struct posix_aio_engine *engine)
 	uf_notifier_wake(engine);
 	pthread_mutex_unlock(&engine->lock);
 	pthread_join(engine->notifier, NULL);
+	/* It must not outlive its memory. */
 	disarmed = disarm_wake(engine);
 	if (disarmed)
 		close(engine->wake_fd);

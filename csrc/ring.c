@@ -183,11 +183,16 @@ const struct io_uring_sqe *uf_ring_unstage(struct uf_ring *ring)
 	return &ring->sqes[ring->sq_tail & ring->sq_mask];
 }
 
-void uf_ring_run_pending(struct uf_ring *ring)
+int uf_ring_pending(const struct uf_ring *ring)
 {
 	unsigned flags = __atomic_load_n(ring->ksq_flags, __ATOMIC_RELAXED);
 
-	if (flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN))
+	return !!(flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN));
+}
+
+void uf_ring_run_pending(struct uf_ring *ring)
+{
+	if (uf_ring_pending(ring))
 		sys_enter(ring->fd, 0, IORING_ENTER_GETEVENTS);
 }
 

@@ -50,6 +50,9 @@ int uf_ring_submit(struct uf_ring *ring);
 /* Withdraw the newest staged sqe that the kernel has not consumed, or NULL. */
 const struct io_uring_sqe *uf_ring_unstage(struct uf_ring *ring);
 
+/* Whether there is deferred completion work, or completions beyond the queue. */
+int uf_ring_pending(const struct uf_ring *ring);
+
 /* Run deferred completion work and move overflowed completions into the queue. */
 void uf_ring_run_pending(struct uf_ring *ring);
 

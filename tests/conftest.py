@@ -144,3 +144,9 @@ async def _end(loop: asyncio.AbstractEventLoop) -> None:
     await asyncio.gather(*pending, return_exceptions=True)
     await loop.shutdown_asyncgens()
     await loop.shutdown_default_executor()
+
+
+def check(code: str, *args: str, **environment: str) -> str:
+    done = run_python(code, *args, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import open_fds, run, run_python
+from conftest import check, open_fds, run, run_python
 
 from uringfile import AIOFile, _loop
 
@@ -29,12 +29,6 @@ ends = os.pipe()
 async def hung_read(f):
     return await f.read(100)
 """
-
-
-def check(code: str, *args: str, **environment: str) -> str:
-    done = run_python(code, *args, **environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 # ---- a read that hangs ---

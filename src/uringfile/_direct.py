@@ -29,8 +29,8 @@ from uringfile._open import close_descriptor, open_path
 #: The largest piece that goes through one bounce buffer.
 PIECE = 1 << 20
 
-# Bounce buffers kept for reuse, by size.
-_KEPT = 64
+# Bounce buffers that a file keeps for reuse, of each size (powers of two).
+_KEPT_BYTES = 1 << 20
 
 
 class _File(Protocol):
@@ -101,13 +101,13 @@ class DirectIO:
         ahead = offset % self._align
         length = -(-(ahead + size) // self._align) * self._align
         bounce = self._take(length)
-        operation = self._driver.start(
+        operation, future = self._driver.start(
             READ, self._descriptor, bounce.address, length, offset - ahead
         )
         try:
-            n = await operation.future  # type: ignore[misc]  # just started
-        except asyncio.CancelledError:
-            self._driver.abandon(operation)
+            n = await future
+        except BaseException:
+            self._driver.abandon(operation, future)
             raise
         if n < 0:
             if n == -errno.EINTR:
@@ -145,24 +145,32 @@ class DirectIO:
             if self._buffered is None:
                 path = f"/proc/self/fd/{self._descriptor.fd}"
                 fd = await open_path(self._driver, path, self._buffered_flags, 0)
+                self._driver.engine.forget_fd(fd)  # the number may have been another file's
                 self._buffered = Descriptor(fd)
             return self._buffered
 
     async def close(self) -> None:
-        """Close the second descriptor, if it was ever needed."""
+        """Close the second descriptor, if it was ever needed; no call is under way."""
         descriptor, self._buffered = self._buffered, None
         if descriptor is not None:
-            await close_descriptor(self._driver, descriptor, False, self._name)
+            await close_descriptor(self._driver, descriptor, self._name, at_once=False)
+
+    def drop(self) -> None:
+        """Close it without waiting, when its operations have let go."""
+        if self._buffered is not None:
+            self._driver.drop(self._buffered)
 
     # ---- bounce buffers -------------------------------------------------------------
 
     def _take(self, size: int) -> _Bounce:
-        free = self._free.get(size)
-        return free.pop() if free else _Bounce(size)
+        capacity = max(1 << (size - 1).bit_length(), mmap.PAGESIZE)
+        free = self._free.get(capacity)
+        return free.pop() if free else _Bounce(capacity)
 
     def _give(self, bounce: _Bounce) -> None:
         """For reuse. A buffer whose operation was cancelled is not given back: the in-flight
         table keeps it as long as the kernel may touch it."""
-        free = self._free.setdefault(len(bounce.memory), [])
-        if len(free) < _KEPT:
+        capacity = len(bounce.memory)
+        free = self._free.setdefault(capacity, [])
+        if len(free) < max(1, _KEPT_BYTES // capacity):
             free.append(bounce)

@@ -16,11 +16,10 @@ import os
 import sys
 import threading
 import time
-import types
 import warnings
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,11 +93,6 @@ else:
         return threading.get_ident() == driver.thread_id and driver.loop.is_running()
 
 
-@types.coroutine
-def _next_turn() -> Generator[None, None, None]:
-    yield
-
-
 class Driver:
     """Owned by its loop, through the reader that it registers; freed with it."""
 
@@ -113,17 +107,22 @@ class Driver:
         self.scratch_end, _ = new_scratch(1)
         self.cached_reads = CachedReads()
         self._in_flight: InFlight = {}
+        # Who waits. Not in the table: that outlives the driver, and this refers to tasks.
+        self._futures: dict[int, asyncio.Future[int]] = {}
+        # Cancellations that the engine had no room for.
+        self._refused_cancels: list[Operation] = []
         # In call order; refused by a full engine, or not offered to it yet.
         self._queue: OrderedDict[int, Operation] = OrderedDict()
         self._tokens = itertools.count()
         self._flush_scheduled = False
-        self._refill_scheduled = False
+        self._yielding: deque[asyncio.Future[None]] = deque()
+        self._let_go = 1
         self._submitted = self._completed = self._cancelled = 0
         self._flushes = self._wakeups = 0
-        self._poll = AdaptivePoll(loop)
         self._staged = 0  # since the last flush
         self._ready = 0  # what the last flush answered, until it is dealt with
         try:
+            self._poll = AdaptivePoll(loop)
             loop.add_reader(engine.eventfd, self._on_eventfd)
         except BaseException:
             engine.destroy()
@@ -139,7 +138,7 @@ class Driver:
     async def run(
         self,
         opcode: int,
-        holds: Descriptor,
+        descriptor: Descriptor,
         addr: Any = NO_BUFFER,
         length: int = 0,
         offset: int = 0,
@@ -150,39 +149,37 @@ class Driver:
         On cancellation the caller is released at once, while the buffer and the
         descriptor stay held until the kernel has let go of them.
         """
-        operation = self.start(opcode, holds, addr, length, offset, on_orphan)
-        assert operation.future is not None
+        operation, future = self.start(opcode, descriptor, addr, length, offset, on_orphan)
         try:
-            return await operation.future
-        except asyncio.CancelledError:
-            self.abandon(operation)
+            return await future
+        except BaseException:  # also a coroutine that is closed instead of cancelled
+            self.abandon(operation, future)
             raise
 
     def start(
         self,
         opcode: int,
-        holds: Descriptor,
+        descriptor: Descriptor,
         addr: Any = NO_BUFFER,
         length: int = 0,
         offset: int = 0,
         on_orphan: Callable[[int], None] | None = None,
-    ) -> Operation:
-        """Stage an operation; its future resolves to what the system call returns."""
-        operation = Operation(
-            next(self._tokens),
-            self.loop.create_future(),
-            opcode,
-            holds,
-            addr,
-            length,
-            offset,
-            on_orphan,
-        )
-        holds.holders += 1
+    ) -> tuple[Operation, asyncio.Future[int]]:
+        """Stage an operation; the future resolves to what the system call returns.
+
+        Raises ``ClosedFileError`` for a read of a descriptor that is being closed.
+        """
+        if descriptor.closing and opcode & ~ASYNC == READ:
+            raise ClosedFileError("the file was closed during read()")
+        token = next(self._tokens)
+        future: asyncio.Future[int] = self.loop.create_future()
+        operation = Operation(token, opcode, descriptor, addr, length, offset, on_orphan)
+        self._futures[token] = future
+        descriptor.holders += 1
         if self._queue or not self._offer(operation):
-            self._queue[operation.token] = operation
+            self._queue[token] = operation
         self._flush_later()
-        return operation
+        return operation, future
 
     def _offer(self, operation: Operation) -> bool:
         """Give the operation to the engine; False when that is full."""
@@ -207,7 +204,11 @@ class Driver:
 
     def _flush_later(self) -> None:
         """At the end of the turn, if then something is to be flushed or reaped."""
-        if (self._staged or self._ready) and not self._flush_scheduled:
+        if self._staged or self._ready:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flush_scheduled:
             self._flush_scheduled = True
             self.loop.call_soon(self._flush)
 
@@ -221,6 +222,8 @@ class Driver:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        if self._refused_cancels:
+            self._cancel_again()
         if self._staged:
             self._flush_engine()
         ready, self._ready = self._ready, 0
@@ -249,7 +252,7 @@ class Driver:
 
     def _resolve(self, operation: Operation, result: int) -> None:
         operation.holds.release()
-        future = operation.future
+        future = self._futures.pop(operation.token, None)
         if future is not None and not future.done():
             future.set_result(result)
         elif operation.on_orphan is not None:
@@ -266,13 +269,11 @@ class Driver:
 
     # ---- cancellation ---------------------------------------------------------
 
-    def abandon(self, operation: Operation) -> None:
+    def abandon(self, operation: Operation, future: asyncio.Future[int]) -> None:
         """Nobody waits for the operation any more."""
-        # The future refers to the frames that awaited it; they need not live on.
-        future, operation.future = operation.future, None
-        if future is None or future.cancelled():
+        if self._futures.pop(operation.token, None) is not None:
             self.cancel(operation)
-        elif operation.on_orphan is not None and future.exception() is None:
+        elif operation.on_orphan is not None and not future.cancelled():
             # It completed in the very turn in which its task was cancelled.
             operation.on_orphan(future.result())
 
@@ -284,30 +285,43 @@ class Driver:
             self._resolve(operation, -errno.ECANCELED)
         elif token in self._in_flight:
             self._cancelled += 1
-            ret = self.engine.cancel(token)
-            if ret == -errno.EAGAIN:
-                self._flush_engine()
-                ret = self.engine.cancel(token)
+            self._cancel_in_flight(operation)
+
+    def _cancel_in_flight(self, operation: Operation) -> None:
+        ret = self.engine.cancel(operation.token)
+        if ret == -errno.EAGAIN:
             self._flush_engine()
-            if ret == -errno.EALREADY:
-                # It goes on, on a descriptor that the engine duplicated.
-                operation.holds.release()
-                operation.holds = Descriptor(-1)
-                operation.holds.holders = 1
-            self._flush_later()
+            ret = self.engine.cancel(operation.token)
+        if ret == -errno.EAGAIN:
+            self._refused_cancels.append(operation)
+            self._flush_soon()
+        elif ret == -errno.EALREADY:
+            # It goes on, on a descriptor that the engine duplicated.
+            operation.holds.release()
+            operation.holds = Descriptor(-1)
+            operation.holds.holders = 1
+        self._flush_engine()
+        self._flush_later()
+
+    def _cancel_again(self) -> None:
+        refused, self._refused_cancels = self._refused_cancels, []
+        for operation in refused:
+            if operation.token in self._in_flight:
+                self._cancel_in_flight(operation)
 
     def cancel_holders(self, descriptor: Descriptor, *, writes: bool, filename: Filename) -> None:
         """The descriptor is being closed: whoever waits for a read of it is told so."""
         for operation in [*self._queue.values(), *self._in_flight.values()]:
-            if operation.holds is not descriptor:
+            if operation.descriptor is not descriptor:
                 continue
             if not writes and operation.opcode & ~ASYNC != READ:
                 continue
-            if operation.future is not None and not operation.future.done():
-                operation.future.set_exception(
+            future = self._futures.pop(operation.token, None)
+            if future is not None and not future.done():
+                future.set_exception(
                     ClosedFileError(f"{filename!r} was closed during {_name(operation)}()")
                 )
-                operation.future.exception()  # perhaps nobody waits, which is no oversight
+                future.exception()  # perhaps nobody waits, which is no oversight
             self.cancel(operation)
 
     def drop(self, descriptor: Descriptor) -> None:
@@ -324,16 +338,24 @@ class Driver:
     # ---- fairness -------------------------------------------------------------
 
     async def yield_turn(self) -> None:
-        """Let the rest of the loop run, until inline completions are due again."""
-        while self.budget <= 0:
-            if not self._refill_scheduled:
-                self._refill_scheduled = True
-                self.loop.call_soon(self._refill)
-            await _next_turn()
+        """Let the rest of the loop run. Who waits here goes on in the order of coming, in
+        some later turn, and then with at least one operation."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._yielding.append(waiter)
+        if len(self._yielding) == 1:
+            self.loop.call_soon(self._refill)
+        await waiter
 
     def _refill(self) -> None:
-        self._refill_scheduled = False
+        """A new turn: one may go on, or twice as many as last time if they left a rest."""
+        self._let_go = 1 if self.budget <= 0 else 2 * self._let_go
         self.budget = TURN_BUDGET
+        for _ in range(min(self._let_go, len(self._yielding))):
+            waiter = self._yielding.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._yielding:
+            self.loop.call_soon(self._refill)
 
     # ---- about ------------------------------------------------------------------
 
@@ -374,27 +396,39 @@ def _name(operation: Operation) -> str:
 
 def _end_engine(engine: Engine, in_flight: InFlight) -> None:
     """Refuse, cancel, reap until nothing is in flight; keep for ever what does not stop."""
-    engine.shutdown()
-    for token in in_flight:
-        engine.cancel(token)
-    deadline = time.monotonic() + LINGER_SECONDS
-    while in_flight:
-        engine.flush()
-        pairs = engine.reap(True)
-        for token, result in zip(pairs[::2], pairs[1::2], strict=True):
-            _settle(in_flight.pop(token), result)
-        left = deadline - time.monotonic()
-        if not in_flight or left <= 0:
-            break
-        engine.wait(max(1, int(left * 1000)))
-    _leak_all(in_flight)
-    engine.destroy()
+    try:
+        engine.shutdown()
+        stubborn = _cancel_all(engine, in_flight)
+        deadline = time.monotonic() + LINGER_SECONDS
+        while in_flight.keys() - stubborn:
+            engine.flush()
+            pairs = engine.reap(True)
+            for token, result in zip(pairs[::2], pairs[1::2], strict=True):
+                _settle(in_flight.pop(token), result)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            if in_flight.keys() - stubborn:
+                engine.wait(max(1, int(left * 1000)))
+    finally:
+        _leak_all(in_flight)
+        engine.destroy()
     if in_flight:
         warnings.warn(
             f"{len(in_flight)} operations did not stop; their buffers are kept for ever",
             ResourceWarning,
             stacklevel=2,
         )
+
+
+def _cancel_all(engine: Engine, in_flight: InFlight) -> set[int]:
+    """The reads among them that run and cannot be stopped: it may be for ever, and nothing
+    is lost by not waiting for them."""
+    stubborn = set()
+    for token, operation in in_flight.items():
+        if engine.cancel(token) == -errno.EALREADY and operation.opcode & ~ASYNC == READ:
+            stubborn.add(token)
+    return stubborn
 
 
 def _leak_all(in_flight: InFlight) -> None:
@@ -424,6 +458,7 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def _settle(operation: Operation, result: int) -> None:
+    operation.holds.forget_waiters()
     operation.holds.release()
     if operation.on_orphan is not None:
         operation.on_orphan(result)

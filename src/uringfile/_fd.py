@@ -8,22 +8,25 @@ import os
 
 
 class Descriptor:
-    """An open descriptor and the count of operations that hold it.
+    """An open descriptor and the count of operations and calls that hold it.
 
     The kernel resolves an fd number when it sees the operation, so a number that is
-    closed and opened again before that would send a read to another file.
+    closed and opened again before that would send a read to another file. A call that
+    takes several operations holds it from the first to the last.
     """
 
-    __slots__ = ("_close_when_idle", "_idle", "fd", "holders")
+    __slots__ = ("_close_when_idle", "_idle", "closing", "fd", "holders")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.holders = 0
+        #: close() has been called: no read may begin any more.
+        self.closing = False
         self._idle: asyncio.Future[None] | None = None
         self._close_when_idle = False
 
     def release(self) -> None:
-        """An operation has let go of the descriptor."""
+        """An operation or a call has let go of the descriptor."""
         self.holders -= 1
         if self.holders:
             return
@@ -37,6 +40,10 @@ class Descriptor:
         while self.holders:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle
+
+    def forget_waiters(self) -> None:
+        """The loop is gone: nobody can be woken any more."""
+        self._idle = None
 
     def close_when_idle(self) -> None:
         """Close now, or when the last operation lets go; errors of close(2) are lost."""

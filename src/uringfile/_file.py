@@ -93,45 +93,51 @@ class AIOFile(OpenFile):
         return data
 
     async def _read(self, size: int | None, offset: int) -> bytes:
-        self._check(offset, readable=True)
+        descriptor = self._check(offset, readable=True)
         if size is None:
             size = -1
         if size < -1:
             raise ValueError(f"size must be -1 or more, not {size}")
-        if size < 0:
-            return await self._read_to_end(offset)
-        # read(2) refuses a range that ends beyond the largest offset; nothing is there.
-        return await self._read_block(min(size, MAX_OFFSET - offset), offset)
+        descriptor.holders += 1
+        try:
+            if size < 0:
+                return await self._read_to_end(offset)
+            # read(2) refuses a range that ends beyond the largest offset; nothing is there.
+            return await self._read_block(descriptor, min(size, MAX_OFFSET - offset), offset)
+        finally:
+            descriptor.release()
 
     async def _read_to_end(self, offset: int) -> bytes:
         data = self._read_cached(INLINE_SIZE, offset)
         if data is not None and len(data) < INLINE_SIZE:
             return data
-        data = b""
-        if self._stream_io is None:
-            size = max(0, (await self.stat()).st_size - offset)
-            data = await self._read_block(size, offset)
-            if len(data) < size:
-                return data
+        if self._stream_io is not None:
+            return await self._stream_io.read_all(_UNSIZED_PIECE)
+        descriptor = self._open_descriptor()
+        size = max(0, (await self.stat()).st_size - offset)
+        data = await self._read_block(descriptor, size, offset)
+        if len(data) < size:
+            return data
         # To the end means to the end, also of a file that does not tell its size (/proc)
         # or has grown meanwhile.
         pieces = [data]
-        while piece := await self._read_block(_UNSIZED_PIECE, offset + len(data)):
+        offset += len(data)
+        while piece := await self._read_block(descriptor, _UNSIZED_PIECE, offset):
             pieces.append(piece)
             offset += len(piece)
         return data if len(pieces) == 1 else b"".join(pieces)
 
-    async def _read_block(self, size: int, offset: int) -> bytes:
+    async def _read_block(self, descriptor: Descriptor, size: int, offset: int) -> bytes:
         if self._stream_io is not None:
             return await self._stream_io.read(size)
         if self._direct_io is not None:
             return await self._direct_io.read(size, offset)
         block = new_block(size)
-        return as_bytes(block, await self._fill(pin(block), size, offset))
+        return as_bytes(block, await self._fill(descriptor, pin(block), size, offset))
 
-    async def _fill(self, pinned: Any, size: int, offset: int) -> int:
-        """Read into pinned memory until it is full, or at the end of the file: how much."""
-        descriptor = self._open_descriptor()
+    async def _fill(self, descriptor: Descriptor, pinned: Any, size: int, offset: int) -> int:
+        """Read into pinned memory until it is full, or at the end of the file: how much.
+        The caller holds the descriptor."""
         driver = self._driver_here()
         done = 0
         while done < size:
@@ -145,8 +151,8 @@ class AIOFile(OpenFile):
                 )
                 driver.budget -= 1 + (max(n, 0) >> COPY_SHIFT)
                 driver.inline += n >= 0
-                # Any other error: the file system cannot tell, or it is one to ask for again.
-                self._inline = n >= 0 or n == -errno.EAGAIN
+                if n in (-errno.EOPNOTSUPP, -errno.EINVAL, -errno.ENOSYS):
+                    self._inline = False  # the file system cannot tell, or the kernel is old
             if n < 0:
                 addr = inside(pinned, done)
                 n = await self._fill_submitted(descriptor, addr, size - done, offset + done)
@@ -172,19 +178,23 @@ class AIOFile(OpenFile):
         The buffer is exported, and so cannot be resized, until the kernel is done; after
         a cancellation it may still be written to, and must not be reused.
         """
-        self._check(offset, readable=True)
+        descriptor = self._check(offset, readable=True)
         try:
             pinned = pin(buffer, writable=True)
         except BufferError as error:
             raise TypeError(f"readinto() needs a writable buffer: {error}") from None
         size = min(len(pinned), MAX_OFFSET - offset)
-        if self._stream_io is not None:
-            data = await self._stream_io.read(size)
-            copy(pinned, data, len(data))
-            return len(data)
-        if self._direct_io is not None:
-            return await self._direct_io.readinto(pinned, size, offset)
-        return await self._fill(pinned, size, offset)
+        descriptor.holders += 1
+        try:
+            if self._stream_io is not None:
+                data = await self._stream_io.read(size)
+                copy(pinned, data, len(data))
+                return len(data)
+            if self._direct_io is not None:
+                return await self._direct_io.readinto(pinned, size, offset)
+            return await self._fill(descriptor, pinned, size, offset)
+        finally:
+            descriptor.release()
 
     async def read_many(self, requests: Iterable[tuple[int, int]]) -> list[bytes]:
         """Read each ``(size, offset)``; the results in the order of the requests.
@@ -250,15 +260,19 @@ class AIOFile(OpenFile):
         """As ``write``, with a buffer in any mode."""
         descriptor = self._check(offset, writable=True)
         pinned = pin(data)
-        if self._stream_io is not None:
-            return await self._stream_io.write(pinned)
+        descriptor.holders += 1
         done = 0
         try:
+            if self._stream_io is not None:
+                return await self._stream_io.write(pinned)
             while done < len(pinned):
                 done += await self._write_some(descriptor, pinned, done, offset + done)
         except OSError as error:
-            error.characters_written = done  # type: ignore[attr-defined]  # every OSError has it
+            if self._stream_io is None:
+                error.characters_written = done  # type: ignore[attr-defined]
             raise
+        finally:
+            descriptor.release()
         return done
 
     async def _write_some(

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +17,12 @@ from uringfile._fd import Descriptor
 
 
 class Operation:
-    """One submission: what the kernel needs, and who waits for the result."""
+    """One submission, as the kernel sees it. Who waits for it only the driver knows: the
+    table must not keep a task, and so a loop, alive."""
 
     __slots__ = (
         "addr",
-        "future",
+        "descriptor",
         "holds",
         "length",
         "offset",
@@ -34,19 +34,18 @@ class Operation:
     def __init__(
         self,
         token: int,
-        future: asyncio.Future[int],
         opcode: int,
-        holds: Descriptor,
+        descriptor: Descriptor,
         addr: Any,
         length: int,
         offset: int,
         on_orphan: Callable[[int], None] | None,
     ) -> None:
         self.token = token
-        #: None when nobody waits any more.
-        self.future: asyncio.Future[int] | None = future
         self.opcode = opcode
-        self.holds = holds
+        self.descriptor = descriptor
+        #: What it has leased: the descriptor, unless that was given back early.
+        self.holds = descriptor
         self.addr = addr
         self.length = length
         self.offset = offset

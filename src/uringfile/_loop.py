@@ -19,13 +19,14 @@ _Drivers = dict[str | None, weakref.ref[Driver]]
 _by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Drivers] = (
     weakref.WeakKeyDictionary()
 )
-# Threads, each with its loop, come and go at the same time.
-_lock = threading.Lock()
+# Threads, each with its loop, come and go at the same time. Reentrant, because a finalizer
+# may run at any allocation.
+_lock = threading.RLock()
 
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
+    _lock = threading.RLock()  # another thread of the parent may have held it
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

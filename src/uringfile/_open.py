@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +37,7 @@ async def open_path(driver: Driver, path: str | bytes, flags: int, permissions: 
     """open(2). Cancelled, it leaves no descriptor behind, though it may leave a new file."""
     if not driver.serves(OPENAT):
         fd: int = await in_thread(
-            driver, _NO_DESCRIPTOR, os.open, path, flags, permissions, on_orphan=os.close
+            driver, _NO_DESCRIPTOR, os.open, path, flags, permissions, on_orphan=_close_orphan
         )
         return fd
     name = os.fsencode(path)
@@ -51,36 +52,31 @@ async def open_path(driver: Driver, path: str | bytes, flags: int, permissions: 
 
 def _close_orphan(result: int) -> None:
     if result >= 0:
-        os.close(result)
+        with contextlib.suppress(OSError):
+            os.close(result)
 
 
 async def close_descriptor(
-    driver: Driver, descriptor: Descriptor, local: bool, filename: Filename
+    driver: Driver, descriptor: Descriptor, filename: Filename, *, at_once: bool
 ) -> None:
-    """close(2) once nothing holds the descriptor; it is released even if this is cancelled.
+    """close(2) of a descriptor that nothing holds, on this thread or where it may wait.
 
-    On local file systems close waits for nothing; elsewhere (NFS, FUSE) it may write back,
-    so the engine does it.
+    It is closed even if this is cancelled.
     """
-    try:
-        await descriptor.idle()
-    except asyncio.CancelledError:
-        driver.drop(descriptor)
-        raise
-    if local:
+    if at_once:
         close_at_once(driver, descriptor, filename)
         return
     driver.engine.forget_fd(descriptor.fd)
     if driver.serves(CLOSE):
-        future = driver.start(CLOSE, descriptor).future
-        assert future is not None
+        # By a worker: what the last close of a file does, its caller's thread does.
+        _, future = driver.start(CLOSE | ASYNC, descriptor)
         raise_for(await asyncio.shield(future), filename)
     else:
         await in_thread(driver, _NO_DESCRIPTOR, _close, descriptor.fd, filename)
 
 
 def close_at_once(driver: Driver, descriptor: Descriptor, filename: Filename) -> None:
-    """close(2) of a descriptor that nothing holds, on a local file system."""
+    """close(2) of a descriptor that nothing holds, where it waits for nothing."""
     driver.engine.forget_fd(descriptor.fd)
     _close(descriptor.fd, filename)
 
@@ -113,8 +109,8 @@ async def in_thread(
     The descriptor is held until the thread is done, whatever becomes of the caller;
     ``on_orphan`` gets the result when the caller is gone.
     """
-    holds.holders += 1
     future = driver.loop.run_in_executor(None, function, *args)
+    holds.holders += 1
     finished = orphaned = False
 
     def drop_result() -> None:

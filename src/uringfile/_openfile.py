@@ -61,7 +61,7 @@ class OpenFile:
         self._owner = True
         self._closed = False
         self._opening: asyncio.Lock | None = None
-        self._closing: asyncio.Future[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._descriptor: Descriptor | None = None
         self._driver: Driver | None = None
         # Whether a read may be tried on the page cache first: a regular file, open for
@@ -232,7 +232,7 @@ class OpenFile:
         ENOSPC, EDQUOT) is raised. Cancelled, the release goes on in the background.
         """
         if self._closing is not None:
-            await asyncio.shield(self._closing)
+            await asyncio.wait([self._closing])
             return
         descriptor = self._descriptor
         if descriptor is None:
@@ -241,28 +241,38 @@ class OpenFile:
         self._closed = True
         self._descriptor = None
         self._inline = False
-        if self._owner and self._local and not descriptor.holders and self._direct_io is None:
+        descriptor.closing = True
+        if self._owner and self._direct_io is None and self._may_close_at_once(descriptor):
             close_at_once(driver, descriptor, self.name)
             return
-        self._closing = driver.loop.create_future()
-        try:
-            driver.cancel_holders(
-                descriptor, writes=self._stream_io is not None, filename=self.name
-            )
-            try:
-                if self._direct_io is not None:
-                    await self._direct_io.close()
-            finally:
-                await self._release(driver, descriptor)
-        finally:
-            self._closing.set_result(None)
+        driver.cancel_holders(descriptor, writes=self._stream_io is not None, filename=self.name)
+        self._closing = driver.loop.create_task(self._release(driver, descriptor))
+        self._closing.add_done_callback(_seen)  # its caller may be gone
+        await asyncio.shield(self._closing)
+
+    def _may_close_at_once(self, descriptor: Descriptor) -> bool:
+        """Whether close(2) waits for nothing. With a file that was written it may: ext4 writes
+        back at close what replaces an older content; so it may where others answer."""
+        return self._local and not self.mode.writable and not descriptor.holders
 
     async def _release(self, driver: Driver, descriptor: Descriptor) -> None:
-        if self._owner:
-            await close_descriptor(driver, descriptor, self._local, self.name)
-        else:
+        """Wait for what is under way, and close; a task of its own, that goes on if the
+        caller is cancelled."""
+        try:
             await descriptor.idle()
+            if self._direct_io is not None:
+                await self._direct_io.close()
+        except BaseException:  # the loop is ending; or the second descriptor's close failed
+            if self._direct_io is not None:
+                self._direct_io.drop()
+            if self._owner:
+                driver.drop(descriptor)
+            raise
+        finally:
             driver.engine.forget_fd(descriptor.fd)
+        if self._owner:
+            at_once = self._may_close_at_once(descriptor)
+            await close_descriptor(driver, descriptor, self.name, at_once=at_once)
 
     def __await__(self: _F) -> Generator[Any, None, _F]:
         yield from self.open().__await__()
@@ -301,3 +311,8 @@ class OpenFile:
         """Raise if the file was closed while the caller was suspended."""
         if self._descriptor is not descriptor:
             self._open_descriptor()
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -31,7 +31,7 @@ class AdaptivePoll:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._seconds = int(os.environ.get(VARIABLE) or DEFAULT_US) / 1e6
+        self._seconds = _microseconds() / 1e6
         self._credit = MOST_CREDIT
         self._awake = False
         self._came = False
@@ -64,3 +64,10 @@ class AdaptivePoll:
             if self._credit <= 0:
                 self._credit = -PAUSE
         self._awake = False
+
+
+def _microseconds() -> int:
+    text = os.environ.get(VARIABLE) or str(DEFAULT_US)
+    if not text.isdecimal():
+        raise ValueError(f"{VARIABLE} must be a number of microseconds, not {text!r}")
+    return int(text)

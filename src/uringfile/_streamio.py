@@ -15,7 +15,7 @@ from typing import Any
 from uringfile._blocks import as_bytes, new_block
 from uringfile._driver import Driver, raise_for
 from uringfile._engine import READ, WRITE
-from uringfile._errors import Filename
+from uringfile._errors import ClosedFileError, Filename
 from uringfile._fd import Descriptor
 from uringfile._inflight import Operation
 from uringfile._native_engine import inside, pin
@@ -31,34 +31,50 @@ class StreamIO:
         self._reading = asyncio.Lock()
         self._writing = asyncio.Lock()
         # The read that is in flight, whether or not somebody waits for it.
-        self._operation: Operation | None = None
+        self._pending: tuple[Operation, asyncio.Future[int]] | None = None
         self._block: bytes | bytearray = b""
-        # Data that came for a smaller request than it was asked for.
+        # Data that came for a smaller request than it was asked for, or for one that ended.
         self._left = b""
 
     async def read(self, size: int) -> bytes:
         """At least one byte and at most ``size``; empty at the end."""
         async with self._reading:
-            if not self._left:
-                self._left = await self._receive(size)
-            data, self._left = self._left[:size], self._left[size:]
-            return data
+            self._check()
+            return await self._read(size)
+
+    async def read_all(self, piece: int) -> bytes:
+        """Everything up to the end. Cancelled, what has come is kept for the next read."""
+        pieces = []
+        async with self._reading:
+            try:
+                self._check()
+                while data := await self._read(piece):
+                    pieces.append(data)
+            except BaseException:
+                self._left = b"".join(pieces) + self._left
+                raise
+        return b"".join(pieces)
+
+    async def _read(self, size: int) -> bytes:
+        if not self._left:
+            self._left = await self._receive(size)
+        data, self._left = self._left[:size], self._left[size:]
+        return data
 
     async def _receive(self, size: int) -> bytes:
         while size:
-            if self._operation is None:
+            if self._pending is None:
                 self._block = new_block(size)
-                self._operation = self._driver.start(READ, self._descriptor, pin(self._block), size)
-            n = await self._result(self._operation)
-            self._operation = None
+                self._pending = self._driver.start(READ, self._descriptor, pin(self._block), size)
+            n = await self._result(*self._pending)
+            self._pending = None
             if n not in (-errno.ECANCELED, -errno.EINTR):
                 return as_bytes(self._block, raise_for(n, self._name))
         return b""
 
-    async def _result(self, operation: Operation) -> int:
-        assert operation.future is not None  # it is never abandoned
+    async def _result(self, operation: Operation, future: asyncio.Future[int]) -> int:
         try:
-            return await asyncio.shield(operation.future)
+            return await asyncio.shield(future)
         except asyncio.CancelledError:
             self._driver.cancel(operation)
             raise
@@ -69,11 +85,17 @@ class StreamIO:
             done = 0
             try:
                 while done < len(pinned):
+                    self._check()
                     done += await self._send(pinned, done)
             except OSError as error:
                 error.characters_written = done  # type: ignore[attr-defined]
                 raise
             return done
+
+    def _check(self) -> None:
+        """Whoever has waited for a turn may find the stream closed."""
+        if self._descriptor.closing:
+            raise ClosedFileError(f"{self._name!r} was closed")
 
     async def _send(self, pinned: Any, start: int) -> int:
         addr, size = inside(pinned, start), len(pinned) - start

@@ -1,0 +1,296 @@
+"""Closing in the midst of everything: no other file is touched, nobody is left waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import check, run
+from fake_engine import FakeEngine
+from test_driver import driver, fake, open_on_fake, turns  # noqa: F401  (fixtures)
+
+from uringfile import AIOFile, ClosedFileError
+from uringfile._driver import Driver
+from uringfile._engine import OPENAT, READ, WRITE
+from uringfile._fd import Descriptor
+
+
+def release(fd: int) -> None:
+    """End the read of a pipe that POSIX AIO could not stop."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(fd, b"end")
+    os.close(fd)
+
+
+async def test_a_direct_write_of_many_pieces_is_waited_for(tmp_path: Path, engine: Any) -> None:
+    """Between two pieces close() must not release the number, for the next file to get it."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"V" * (8 << 20))
+    async with AIOFile(victim, "rb", engine=engine) as v:  # its path is cached now
+        await v.read(1)
+    f = await AIOFile(tmp_path / "f", "wb", direct=True, engine=engine)
+    writing = asyncio.ensure_future(f.write(b"W" * (4 << 20)))
+    await asyncio.sleep(0)
+    await f.close()
+    async with AIOFile(victim, "rb+", engine=engine):
+        assert await writing == 4 << 20
+    assert victim.read_bytes() == b"V" * (8 << 20)
+    assert (tmp_path / "f").read_bytes() == b"W" * (4 << 20)
+
+
+async def test_a_direct_write_that_needs_the_second_descriptor(tmp_path: Path, engine: Any) -> None:
+    from conftest import open_fds
+
+    f = await AIOFile(tmp_path / "f", "wb", direct=True, engine=engine)
+    await f.close()
+    before = open_fds()
+    for _ in range(20):
+        f = await AIOFile(tmp_path / "f", "wb", direct=True, engine=engine)
+        writing = asyncio.ensure_future(f.write(b"odd", 1))
+        await asyncio.sleep(0)
+        await f.close()
+        assert await writing == 3
+    assert open_fds() == before
+
+
+async def test_a_read_does_not_go_on_after_close(
+    open_on_fake: Callable[..., Any],  # noqa: F811
+    fake: FakeEngine,  # noqa: F811
+) -> None:
+    file = await open_on_fake()
+    fd = file.fileno()
+    reading = asyncio.ensure_future(file.read(100))
+    await turns()
+    (operation,) = fake.pending()
+    operation.length = 10  # short: it will be continued
+    fake.perform(operation.token)
+    closing = asyncio.ensure_future(file.close())
+    await turns()
+    await closing
+    with pytest.raises(ClosedFileError):
+        await reading
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+
+
+async def test_streams_tell_those_who_wait_for_their_turn(engine: Any) -> None:
+    ends = os.pipe()
+    f = await AIOFile(ends[1], "wb", engine=engine)
+    writes = [asyncio.ensure_future(f.write(b"x" * 200_000)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    closing = asyncio.ensure_future(f.close())
+    await asyncio.sleep(0.05)
+    os.close(ends[0])  # what POSIX AIO cannot stop ends with EPIPE
+    await asyncio.wait_for(closing, 5)
+    results = await asyncio.wait_for(asyncio.gather(*writes, return_exceptions=True), 5)
+    assert isinstance(results[0], (ClosedFileError, BrokenPipeError))
+    assert [type(result) for result in results[1:]] == [ClosedFileError] * 2
+
+    ends = os.pipe()
+    f = await AIOFile(ends[0], "rb", engine=engine)
+    reads = [asyncio.ensure_future(f.read(10)) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    await asyncio.wait_for(f.close(), 5)
+    results = await asyncio.wait_for(asyncio.gather(*reads, return_exceptions=True), 5)
+    assert [type(result) for result in results] == [ClosedFileError] * 3
+    release(ends[1])
+
+
+async def test_a_read_that_adopted_an_older_one_is_told(engine: Any) -> None:
+    ends = os.pipe()
+    f = await AIOFile(ends[0], "rb", engine=engine)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(f.read(10), 0.05)
+    reading = asyncio.ensure_future(f.read(10))
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(f.close(), 5)
+    with pytest.raises(ClosedFileError):
+        await asyncio.wait_for(reading, 5)
+    release(ends[1])
+
+
+async def test_reading_a_stream_to_its_end_loses_nothing(
+    pipe: tuple[int, int], engine: Any
+) -> None:
+    async with AIOFile(os.dup(pipe[0]), "rb", engine=engine) as f:
+        reading = asyncio.ensure_future(f.read())
+        os.write(pipe[1], b"abc")
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        os.write(pipe[1], b"def")
+        assert await asyncio.wait_for(f.read(3), 5) == b"abc"
+        assert await asyncio.wait_for(f.read(3), 5) == b"def"
+
+
+async def test_a_socket_is_written_while_it_is_read(engine: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        async with AIOFile(os.dup(ours.fileno()), "rb+", engine=engine) as f:
+            reading = asyncio.ensure_future(f.read(10))
+            await asyncio.sleep(0.05)
+            assert await asyncio.wait_for(f.write(b"hi"), 5) == 2
+            assert theirs.recv(10) == b"hi"
+            theirs.send(b"back")
+            assert await asyncio.wait_for(reading, 5) == b"back"
+
+
+async def test_readers_of_cached_data_share_the_loop(data: Path, engine: Any) -> None:
+    async with AIOFile(data, "rb", engine=engine) as f:
+        await f.read()
+        counts = [0] * 4
+        end = time.monotonic() + 0.3
+
+        async def read(i: int) -> None:
+            while time.monotonic() < end:
+                await f.read(100)
+                counts[i] += 1
+
+        await asyncio.gather(*[read(i) for i in range(4)])
+    assert min(counts) * 4 > max(counts) > 100
+
+
+def test_the_loop_ends_while_close_waits(engine: Any) -> None:
+    code = """
+import asyncio, os, sys, warnings, uringfile
+import uringfile._driver as d
+engine = sys.argv[1]
+async def main(loop):
+    r, w = os.pipe()
+    f = await uringfile.AIOFile(r, "rb", engine=engine)
+    asyncio.ensure_future(f.read(10))
+    await asyncio.sleep(0.05)
+    asyncio.ensure_future(f.close())
+    await asyncio.sleep(0)
+    loop.stop()
+    return w
+loop = asyncio.new_event_loop()
+task = loop.create_task(main(loop))
+loop.run_forever()
+loop.close()
+for driver in list(d._drivers):
+    driver.close()
+    assert not driver.alive
+"""
+    check(code, engine, PYTHONWARNINGS="ignore")
+
+
+async def test_an_executor_that_is_shut_down(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    f = await AIOFile(tmp_path / "f", "rb+")
+    assert f._driver is not None
+    engine = f._driver.engine
+    engine.opcodes = 1 << READ | 1 << WRITE  # the rest in threads
+    loop = asyncio.get_running_loop()
+    await loop.shutdown_default_executor()
+    with pytest.raises(RuntimeError):
+        await f.truncate(0)
+    descriptor = f._descriptor
+    assert descriptor is not None
+    assert descriptor.holders == 0
+    engine.opcodes = 0x1FF
+    await f.close()
+
+
+async def test_a_coroutine_that_is_closed_abandons_its_operation(
+    driver: Driver,  # noqa: F811
+    fake: FakeEngine,  # noqa: F811
+) -> None:
+    orphans: list[int] = []
+    coroutine = driver.run(OPENAT, Descriptor(99), b"p\0", 0, 0, orphans.append)
+    coroutine.send(None)
+    coroutine.close()
+    (operation,) = fake.pending()
+    assert operation.cancel_asked
+    fake.complete(operation.token, 42)
+    await turns()
+    assert orphans == [42]
+
+
+async def test_a_refused_cancellation_is_asked_for_again(
+    driver: Driver,  # noqa: F811
+    fake: FakeEngine,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusals = [-errno.EAGAIN] * 5
+    real = fake.cancel
+    monkeypatch.setattr(fake, "cancel", lambda token: refusals.pop() if refusals else real(token))
+    task = asyncio.ensure_future(driver.run(READ, Descriptor(99), b"x" * 8, 8))
+    await turns()
+    task.cancel()
+    while not fake.pending()[0].cancel_asked:
+        await asyncio.sleep(0.001)
+    assert not refusals
+
+
+def test_a_loop_that_is_dropped_with_a_read_pending(engine: Any) -> None:
+    code = """
+import asyncio, gc, os, sys, uringfile
+engine = sys.argv[1]
+ends = os.pipe()
+def once():
+    loop = asyncio.new_event_loop()
+    async def main():
+        f = await uringfile.AIOFile(os.dup(ends[0]), "rb", engine=engine)
+        loop.create_task(f.read(10))
+        await asyncio.sleep(0.01)
+    loop.run_until_complete(main())
+    del loop
+    gc.collect()
+once()
+before = len(os.listdir("/proc/self/fd"))
+for _ in range(8):
+    once()
+gc.collect()
+after = len(os.listdir("/proc/self/fd"))
+assert after < before + (20 if engine == "io_uring" else 30), (before, after)
+"""
+    check(code, engine, PYTHONWARNINGS="ignore")
+
+
+def test_idle_engines_leave_the_workers_to_others(data: Path) -> None:
+    """POSIX AIO has 128 workers for the process; engines that do nothing take none."""
+    from uringfile._native_engine import NativeEngine, pin
+
+    engines = [NativeEngine("posix_aio") for _ in range(140)]
+    fd = os.open(data, os.O_RDONLY)
+    for engine in engines:
+        assert engine.submit(READ, fd, pin(bytearray(8)), 8, 0, 1) == 0
+        engine.flush()
+    for engine in engines:
+        while not engine.reap(True):
+            assert engine.wait(10_000) == 1
+    for engine in engines:
+        engine.destroy()
+    os.close(fd)
+
+
+async def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
+    monkeypatch.setenv("URINGFILE_POLL_US", "soon")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(ValueError, match="URINGFILE_POLL_US"):
+            await AIOFile(data)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_direct_reads_of_all_sizes_keep_little_memory(tmp_path: Path, engine: Any) -> None:
+    async def main() -> int:
+        (tmp_path / "f").write_bytes(os.urandom(2 << 20))
+        async with AIOFile(tmp_path / "f", "rb", direct=True, engine=engine) as f:
+            for size in range(4096, 1 << 20, 65536):
+                await asyncio.gather(*[f.read(size, i) for i in range(16)])
+            assert f._direct_io is not None
+            return sum(len(b.memory) for free in f._direct_io._free.values() for b in free)
+
+    assert run(main()) <= 16 << 20
