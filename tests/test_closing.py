@@ -162,7 +162,7 @@ async def test_readers_of_cached_data_share_the_loop(data: Path, engine: Any) ->
 def test_the_loop_ends_while_close_waits(engine: Any) -> None:
     code = """
 import asyncio, os, sys, warnings, uringfile
-import uringfile._driver as d
+import uringfile._ending as d
 engine = sys.argv[1]
 async def main(loop):
     r, w = os.pipe()
@@ -177,7 +177,7 @@ loop = asyncio.new_event_loop()
 task = loop.create_task(main(loop))
 loop.run_forever()
 loop.close()
-for driver in list(d._drivers):
+for driver in list(d.drivers):
     driver.close()
     assert not driver.alive
 """

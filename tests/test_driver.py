@@ -15,7 +15,7 @@ import pytest
 from conftest import run
 from fake_engine import FakeEngine
 
-from uringfile import AIOFile, ClosedFileError, _driver, _loop
+from uringfile import AIOFile, ClosedFileError, _driver, _ending, _loop
 from uringfile._driver import Driver
 from uringfile._engine import ASYNC, CLOSE, FSYNC, OPENAT, READ, WRITE
 from uringfile._fd import Descriptor
@@ -460,7 +460,7 @@ def test_closing_the_loop_frees_the_driver(fake: FakeEngine) -> None:
 def test_what_does_not_stop_is_leaked_and_reported(
     fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_driver, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(_ending, "LINGER_SECONDS", 0.05)
 
     class Buffer(bytearray):
         pass

@@ -150,9 +150,12 @@ class DirectIO:
             return self._buffered
 
     async def close(self) -> None:
-        """Close the second descriptor, if it was ever needed; no call is under way."""
-        descriptor, self._buffered = self._buffered, None
+        """Close the second descriptor, if it was ever needed. No call is under way, but what
+        a cancelled one has begun may be."""
+        descriptor = self._buffered
         if descriptor is not None:
+            await descriptor.idle()
+            self._buffered = None
             await close_descriptor(self._driver, descriptor, self._name, at_once=False)
 
     def drop(self) -> None:

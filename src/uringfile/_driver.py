@@ -9,14 +9,10 @@ Back:  the eventfd wakes the loop; reap copies the completions out, and only the
 from __future__ import annotations
 
 import asyncio
-import atexit
 import errno
 import itertools
-import os
 import sys
 import threading
-import time
-import warnings
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -24,10 +20,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from uringfile._batch import CachedReads
+from uringfile._ending import drivers, end_engine, leak_all
 from uringfile._engine import ASYNC, OPCODE_NAMES, READ, Engine, EngineInfo
 from uringfile._errors import ClosedFileError, Filename, os_error
 from uringfile._fd import Descriptor
-from uringfile._inflight import InFlight, Operation, leak
+from uringfile._inflight import InFlight, Operation
 from uringfile._native_engine import new_scratch
 from uringfile._poll import AdaptivePoll
 
@@ -45,9 +42,6 @@ INLINE_SIZE = 32 * 1024
 # whenever so many have gathered: the device then works on the first while the rest is still
 # being prepared. O_DIRECT reads, 64 in flight: 80,000/s; with one flush for all 50,000/s.
 FLUSH_BATCH = 8
-
-# How long the end of a loop waits for operations that do not stop.
-LINGER_SECONDS = 0.5
 
 # A flush that the kernel refuses for lack of memory is tried again after this.
 RETRY_SECONDS = 0.001
@@ -128,10 +122,10 @@ class Driver:
             engine.destroy()
             raise
         self._thread = threading.current_thread()
-        # It must not refer to self. Interpreter exit is end_all()'s.
-        self._finalizer = weakref.finalize(self, _end_engine, engine, self._in_flight)
+        # It must not refer to self. Interpreter exit is _ending's.
+        self._finalizer = weakref.finalize(self, end_engine, engine, self._in_flight)
         self._finalizer.atexit = False
-        _drivers.add(self)
+        drivers.add(self)
 
     # ---- down ---------------------------------------------------------------
 
@@ -381,87 +375,25 @@ class Driver:
             queued=len(self._queue),
         )
 
+    def end_at_exit(self) -> None:
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            # Its loop still runs in another thread: not ours to touch.
+            leak_all(self._in_flight)
+        else:
+            self.close()
+
+    def forget_after_fork(self) -> None:
+        """In the child: drop its copies of the parent's descriptors, and nothing else."""
+        if self._finalizer.detach():
+            self.engine.destroy()
+
     def close(self) -> None:
         """End the engine now; for a loop that is closed or will not run again."""
         self._finalizer()
 
 
-# Every driver alive, for interpreter exit and for forked children.
-_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
-
-
 def _name(operation: Operation) -> str:
     return OPCODE_NAMES[operation.opcode & ~ASYNC]
-
-
-def _end_engine(engine: Engine, in_flight: InFlight) -> None:
-    """Refuse, cancel, reap until nothing is in flight; keep for ever what does not stop."""
-    try:
-        engine.shutdown()
-        stubborn = _cancel_all(engine, in_flight)
-        deadline = time.monotonic() + LINGER_SECONDS
-        while in_flight.keys() - stubborn:
-            engine.flush()
-            pairs = engine.reap(True)
-            for token, result in zip(pairs[::2], pairs[1::2], strict=True):
-                _settle(in_flight.pop(token), result)
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            if in_flight.keys() - stubborn:
-                engine.wait(max(1, int(left * 1000)))
-    finally:
-        _leak_all(in_flight)
-        engine.destroy()
-    if in_flight:
-        warnings.warn(
-            f"{len(in_flight)} operations did not stop; their buffers are kept for ever",
-            ResourceWarning,
-            stacklevel=2,
-        )
-
-
-def _cancel_all(engine: Engine, in_flight: InFlight) -> set[int]:
-    """The reads among them that run and cannot be stopped: it may be for ever, and nothing
-    is lost by not waiting for them."""
-    stubborn = set()
-    for token, operation in in_flight.items():
-        if engine.cancel(token) == -errno.EALREADY and operation.opcode & ~ASYNC == READ:
-            stubborn.add(token)
-    return stubborn
-
-
-def _leak_all(in_flight: InFlight) -> None:
-    for operation in list(in_flight.values()):
-        leak(operation)
-
-
-@atexit.register
-def _end_all() -> None:
-    for driver in list(_drivers):
-        if driver._thread.is_alive() and driver._thread is not threading.current_thread():
-            # Its loop still runs in another thread: not ours to touch.
-            _leak_all(driver._in_flight)
-        else:
-            driver.close()
-
-
-def _forget_all() -> None:
-    """In a forked child: drop its copies of the parent's descriptors, and nothing else."""
-    for driver in list(_drivers):
-        if driver._finalizer.detach():
-            driver.engine.destroy()
-    _drivers.clear()
-
-
-os.register_at_fork(after_in_child=_forget_all)
-
-
-def _settle(operation: Operation, result: int) -> None:
-    operation.holds.forget_waiters()
-    operation.holds.release()
-    if operation.on_orphan is not None:
-        operation.on_orphan(result)
 
 
 def raise_for(result: int, filename: Filename) -> int:

@@ -1,0 +1,97 @@
+"""The end of engines: with their loop, at interpreter exit, and in forked children."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import time
+import warnings
+import weakref
+from typing import TYPE_CHECKING
+
+from uringfile._engine import ASYNC, READ, Engine
+from uringfile._inflight import InFlight, Operation, leak
+
+if TYPE_CHECKING:
+    from uringfile._driver import Driver
+
+# How long the end of a loop waits for operations that do not stop; and if only reads are left
+# that run and cannot be stopped (POSIX AIO), which may take for ever.
+LINGER_SECONDS = 0.5
+STUBBORN_SECONDS = 0.05
+
+
+def end_engine(engine: Engine, in_flight: InFlight) -> None:
+    """Refuse, cancel, reap until nothing is in flight; keep for ever what does not stop."""
+    try:
+        engine.shutdown()
+        stubborn = _cancel_all(engine, in_flight)
+        start = time.monotonic()
+        while in_flight:
+            engine.flush()
+            pairs = engine.reap(True)
+            for token, result in zip(pairs[::2], pairs[1::2], strict=True):
+                _settle(in_flight.pop(token), result)
+            patience = LINGER_SECONDS if in_flight.keys() - stubborn else STUBBORN_SECONDS
+            left = start + patience - time.monotonic()
+            if not in_flight or left <= 0:
+                break
+            engine.wait(max(1, int(left * 1000)))
+    finally:
+        leak_all(in_flight)
+        engine.destroy()
+    if in_flight:
+        warnings.warn(
+            f"{len(in_flight)} operations did not stop; their buffers are kept for ever",
+            ResourceWarning,
+            stacklevel=2,
+        )
+
+
+def _cancel_all(engine: Engine, in_flight: InFlight) -> set[int]:
+    """Those among them that are reads, run, and cannot be stopped."""
+    stubborn = set()
+    for token, operation in in_flight.items():
+        if engine.cancel(token) == -errno.EALREADY and operation.opcode & ~ASYNC == READ:
+            stubborn.add(token)
+    return stubborn
+
+
+def leak_all(in_flight: InFlight) -> None:
+    for operation in list(in_flight.values()):
+        leak(operation)
+
+
+def _settle(operation: Operation, result: int) -> None:
+    operation.holds.forget_waiters()
+    operation.holds.release()
+    if operation.on_orphan is not None:
+        operation.on_orphan(result)
+
+
+# Every driver alive, for interpreter exit and for forked children.
+drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
+
+
+def _all_drivers() -> list[Driver]:
+    while True:
+        try:
+            return list(drivers)
+        except RuntimeError:  # a thread has added one meanwhile
+            continue
+
+
+@atexit.register
+def _end_all() -> None:
+    for driver in _all_drivers():
+        driver.end_at_exit()
+
+
+def _forget_all() -> None:
+    for driver in _all_drivers():
+        driver.forget_after_fork()
+    drivers.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)
