@@ -160,10 +160,11 @@ int uf_cancel(uf_engine *engine, int64_t token)
 	return ret ? ret : engine->ops->cancel(engine, token);
 }
 
-void uf_forget_fd(uf_engine *engine, int fd)
+int uf_forget_fd(uf_engine *engine, int fd, int *out, int max)
 {
-	if (!refused(engine) && engine->ops->forget_fd)
-		engine->ops->forget_fd(engine, fd);
+	if (refused(engine) || !engine->ops->forget_fd)
+		return 0;
+	return engine->ops->forget_fd(engine, fd, out, max);
 }
 
 int uf_shutdown(uf_engine *engine)

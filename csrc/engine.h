@@ -34,7 +34,7 @@ struct uf_engine_ops {
 	int (*flush)(uf_engine *engine);
 	int (*reap)(uf_engine *engine, uf_completion *out, int max);
 	int (*cancel)(uf_engine *engine, int64_t token);
-	void (*forget_fd)(uf_engine *engine, int fd);
+	int (*forget_fd)(uf_engine *engine, int fd, int *out, int max);
 	void (*destroy)(uf_engine *engine, int forked);
 	size_t size;		/* of the engine's own struct, whose first member is uf_engine */
 };

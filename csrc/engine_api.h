@@ -99,8 +99,10 @@ int uf_reap(uf_engine *engine, uf_completion *out, int max, int drain);
  * io_uring learns that later and says nothing). -EAGAIN: full, ask again. */
 int uf_cancel(uf_engine *engine, int64_t token);
 
-/* The fd is about to be closed, and nothing in flight needs its number. */
-void uf_forget_fd(uf_engine *engine, int fd);
+/* The fd is about to be closed, and nothing in flight needs its number. Answers how
+ * many descriptors of the engine's own, made from it, the caller must close, too:
+ * at most max, in out. */
+int uf_forget_fd(uf_engine *engine, int fd, int *out, int max);
 
 /* Refuse new operations; cancel, flush and reap go on working. */
 int uf_shutdown(uf_engine *engine);
@@ -125,6 +127,7 @@ typedef struct {
 	uint32_t dio_align;	/* of offsets for O_DIRECT, Linux 6.1; 0: unknown */
 	int64_t size;
 	uint64_t mount;		/* never reused (STATX_MNT_ID_UNIQUE, Linux 6.8); 0: unknown */
+	uint64_t device;	/* a block device's; 0: none, as with tmpfs, NFS and FUSE */
 } uf_identity;
 
 int uf_identify(int fd, uf_identity *identity);

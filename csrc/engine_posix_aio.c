@@ -83,7 +83,7 @@ static int posix_aio_submit(uf_engine *base, const struct uf_op *op)
 	ret = uf_lanes_take(&engine->lanes, op->fd, op->opcode == UF_WRITE, &request->lanes,
 			    &request->lane);
 	if (ret)
-		return ret == -EAGAIN ? -EBUSY : ret;
+		return ret;
 	engine->free = request->next;
 	memset(&request->cb, 0, sizeof(request->cb));
 	request->cb.aio_fildes = request->lane->fd;
@@ -204,9 +204,9 @@ static int posix_aio_cancel(uf_engine *base, int64_t token)
 	return request->lane->borrowed ? -EBUSY : -EALREADY;
 }
 
-static void posix_aio_forget_fd(uf_engine *base, int fd)
+static int posix_aio_forget_fd(uf_engine *base, int fd, int *out, int max)
 {
-	uf_lanes_forget(&of(base)->lanes, fd);
+	return uf_lanes_forget(&of(base)->lanes, fd, out, max);
 }
 
 /* ---- opening and closing -------------------------------------------------- */

@@ -38,6 +38,8 @@ int uf_identify(int fd, uf_identity *identity)
 	}
 	identity->mode = stx.stx_mode;
 	identity->size = (int64_t)stx.stx_size;
+	if (stx.stx_dev_major)
+		identity->device = (uint64_t)stx.stx_dev_major << 32 | stx.stx_dev_minor;
 	if (stx.stx_mask & MASK_MNT_ID_UNIQUE)
 		memcpy(&identity->mount, (char *)&stx + OFFSET_MNT_ID, sizeof(identity->mount));
 	if (stx.stx_mask & MASK_DIOALIGN)

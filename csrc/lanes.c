@@ -4,6 +4,8 @@
 
 #include "lanes.h"
 
+#include "engine.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -22,9 +24,10 @@ static int add_lane(struct uf_lanes *lanes)
 
 static int is_stream(int fd)
 {
-	struct stat st;
+	uf_identity identity;	/* fstat would ask an NFS or FUSE server */
 
-	return fstat(fd, &st) || !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
+	return uf_identify(fd, &identity) ||
+	       !(S_ISREG(identity.mode) || S_ISBLK(identity.mode));
 }
 
 static struct uf_lanes *find(struct uf_lanes *all, int fd)
@@ -125,20 +128,26 @@ void uf_lanes_give(struct uf_lanes **all, struct uf_lanes *lanes, struct uf_lane
 		return;
 	if (lanes->fd < 0)
 		unlink_and_free(all, lanes);
-	else
-		while (lanes->count > UF_IDLE_LANES)
-			close(lanes->lane[--lanes->count].fd);
 }
 
-void uf_lanes_forget(struct uf_lanes **all, int fd)
+int uf_lanes_forget(struct uf_lanes **all, int fd, int *out, int max)
 {
 	struct uf_lanes *lanes = find(*all, fd);
+	int n = 0;
 
 	if (!lanes)
-		return;
+		return 0;
 	lanes->fd = -1;
-	if (!lanes->busy)
-		unlink_and_free(all, lanes);
+	if (lanes->busy)
+		return 0;
+	while (lanes->count && n < max) {
+		struct uf_lane *lane = &lanes->lane[--lanes->count];
+
+		if (!lane->borrowed)
+			out[n++] = lane->fd;
+	}
+	unlink_and_free(all, lanes);
+	return n;
 }
 
 void uf_lanes_close_all(struct uf_lanes **all)

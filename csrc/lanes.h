@@ -10,9 +10,6 @@
  * the more of them must be woken). */
 #define UF_LANES 16
 
-/* What an idle file keeps of them. */
-#define UF_IDLE_LANES 2
-
 struct uf_lane {
 	int fd;
 	int borrowed;			/* the caller's own: not ours to close */
@@ -37,8 +34,10 @@ int uf_lanes_take(struct uf_lanes **all, int fd, int writing, struct uf_lanes **
 		  struct uf_lane **lane);
 void uf_lanes_give(struct uf_lanes **all, struct uf_lanes *lanes, struct uf_lane *lane);
 
-/* fd is about to be closed: its lanes are closed as they fall idle. */
-void uf_lanes_forget(struct uf_lanes **all, int fd);
+/* fd is about to be closed. Its idle lanes are handed over to be closed, which on NFS
+ * and FUSE may wait and may fail; how many. Those that are busy are closed as they
+ * fall idle. */
+int uf_lanes_forget(struct uf_lanes **all, int fd, int *out, int max);
 void uf_lanes_close_all(struct uf_lanes **all);
 
 #endif

@@ -87,8 +87,9 @@ class FakeEngine:
         self.in_flight[token].cancel_asked = True
         return -errno.EALREADY if self.stubborn else 0
 
-    def forget_fd(self, fd: int) -> None:
+    def forget_fd(self, fd: int) -> list[int]:
         self.forgotten.append(fd)
+        return []
 
     def shutdown(self) -> None:
         self.shut = True

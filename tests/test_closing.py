@@ -19,6 +19,7 @@ from fake_engine import FakeEngine
 from test_driver import driver, fake, open_on_fake, turns  # noqa: F401  (fixtures)
 
 from uringfile import AIOFile, ClosedFileError
+from uringfile._direct import DirectIO
 from uringfile._driver import Driver
 from uringfile._engine import OPENAT, READ, WRITE
 from uringfile._fd import Descriptor
@@ -294,3 +295,102 @@ def test_direct_reads_of_all_sizes_keep_little_memory(tmp_path: Path, engine: An
             return sum(len(b.memory) for free in f._direct_io._free.values() for b in free)
 
     assert run(main()) <= 16 << 20
+
+
+async def test_a_short_direct_read_is_continued(
+    driver: Driver,  # noqa: F811
+    fake: FakeEngine,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Short in the middle, as FUSE may be: not the end of the file."""
+    content = os.urandom(20_000)
+    (tmp_path / "f").write_bytes(content)
+    file = AIOFile(tmp_path / "f", "rb")
+    fd = os.open(tmp_path / "f", os.O_RDONLY)
+    direct = DirectIO(driver, Descriptor(fd), file, 512, True)
+    reading = asyncio.ensure_future(direct.read(100_000, 10))
+    shorten = True
+    while not reading.done():
+        await turns()
+        for operation in fake.pending():
+            if shorten:
+                operation.length = 1000
+            shorten = not shorten
+            fake.perform(operation.token)
+    assert await reading == content[10:]
+    os.close(fd)
+
+
+async def test_close_does_not_wait_for_reads_that_hang(
+    open_on_fake: Callable[..., Any],  # noqa: F811
+    fake: FakeEngine,  # noqa: F811
+) -> None:
+    """A hung server: the caller goes on, the descriptor follows when the kernel lets go."""
+    file = await open_on_fake()
+    fd = file.fileno()
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(file.read(10), 0.01)
+    await asyncio.wait_for(file.close(), 2)
+    os.fstat(fd)
+    fake.complete(fake.pending()[0].token, 10)
+    await turns()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+
+
+async def test_the_end_of_the_offsets(data: Path, engine: Any) -> None:
+    last = 2**63 - 1
+    for direct in (False, True):
+        async with AIOFile(data, "rb", direct=direct, engine=engine) as f:
+            for offset in (last, last - 1, last - 4096, last - 100_000):
+                assert await f.read(-1, offset) == b""
+                assert await f.read(10, offset) == b""
+
+
+def test_interpreter_exit_ends_the_engines(engine: Any) -> None:
+    code = """
+import asyncio, atexit, os, sys, uringfile
+from uringfile import _ending, _inflight
+ends = os.pipe()
+loop = asyncio.new_event_loop()
+async def main():
+    f = await uringfile.AIOFile(ends[0], "rb", engine=sys.argv[1])
+    loop.create_task(f.read(1000))
+    await asyncio.sleep(0.05)
+    return f
+f = loop.run_until_complete(main())
+driver = f._driver
+real = _ending._end_all
+atexit.unregister(real)
+def end():
+    real()
+    assert not driver.alive
+    assert driver.engine.submit(0, 0, b"", 0, 0, 1) == -108, "destroyed"
+    print("ended", len(_inflight._immortal))
+atexit.register(end)
+"""
+    expected = "ended 1" if engine == "posix_aio" else "ended 0"
+    assert expected in check(code, engine, PYTHONWARNINGS="ignore")
+
+
+def test_a_child_is_not_served_from_the_page_cache_either(data: Path, engine: Any) -> None:
+    code = """
+import asyncio, os, sys, uringfile
+engine, path = sys.argv[1:]
+async def main():
+    f = await uringfile.AIOFile(path, "rb", engine=engine)
+    await f.read(8)
+    pid = os.fork()
+    if not pid:
+        try:
+            asyncio._set_running_loop(f._driver.loop)
+            await f.read(8)
+        except RuntimeError as error:
+            os._exit(0 if "forked" in str(error) else 2)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    await f.close()
+asyncio.run(main())
+"""
+    check(code, engine, str(data), PYTHONWARNINGS="ignore::DeprecationWarning")

@@ -20,7 +20,8 @@ import os
 from typing import Any, Protocol
 
 from uringfile._driver import Driver, raise_for
-from uringfile._engine import READ, WRITE
+from uringfile._engine import ASYNC, READ, WRITE
+from uringfile._errors import os_error
 from uringfile._fd import Descriptor
 from uringfile._mode import Mode
 from uringfile._native_engine import copy, inside, pin
@@ -28,6 +29,9 @@ from uringfile._open import close_descriptor, open_path
 
 #: The largest piece that goes through one bounce buffer.
 PIECE = 1 << 20
+
+# An aligned range must not end beyond the largest offset; no file is nearly so long.
+_LAST_OFFSET = 2**63 - 1 - 2 * PIECE
 
 # Bounce buffers that a file keeps for reuse, of each size (powers of two).
 _KEPT_BYTES = 1 << 20
@@ -53,13 +57,16 @@ class _Bounce:
 class DirectIO:
     """The reads and writes of one file that is open with O_DIRECT."""
 
-    def __init__(self, driver: Driver, descriptor: Descriptor, file: _File, align: int) -> None:
+    def __init__(
+        self, driver: Driver, descriptor: Descriptor, file: _File, align: int, local: bool
+    ) -> None:
         self._driver = driver
         self._descriptor = descriptor
         self._name = file.name
         self._appending = file.mode.appending
         self._buffered_flags = file.mode.flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC)
         self._align = max(align, mmap.PAGESIZE)
+        self._worker = 0 if local else ASYNC  # elsewhere even a submission can wait
         self._opening = asyncio.Lock()
         self._buffered: Descriptor | None = None
         self._free: dict[int, list[_Bounce]] = {}
@@ -74,13 +81,13 @@ class DirectIO:
             bounce, start, end = await self._fetch(wanted, offset)
             piece = bounce.memory[start:end]
             self._give(bounce)
-            if wanted == size and not pieces:
+            if len(piece) == size and not pieces:
                 return piece
-            pieces.append(piece)
-            if len(piece) < wanted:
+            if not piece:
                 break
-            size -= wanted
-            offset += wanted
+            pieces.append(piece)
+            size -= len(piece)
+            offset += len(piece)
         return b"".join(pieces)
 
     async def readinto(self, pinned: Any, size: int, offset: int) -> int:
@@ -91,18 +98,21 @@ class DirectIO:
             bounce, start, end = await self._fetch(wanted, offset + done)
             copy(pinned + done, bounce.address + start, end - start)
             self._give(bounce)
-            done += end - start
-            if end - start < wanted:
+            if end == start:
                 break
+            done += end - start
         return done
 
     async def _fetch(self, size: int, offset: int) -> tuple[_Bounce, int, int]:
-        """A bounce buffer, and where in it the bytes from ``offset`` start and end."""
+        """A bounce buffer, and where in it the bytes from ``offset`` start and end. There may
+        be fewer than ``size``, and none at the end of the file only."""
+        if offset > _LAST_OFFSET:
+            return self._take(self._align), 0, 0
         ahead = offset % self._align
         length = -(-(ahead + size) // self._align) * self._align
         bounce = self._take(length)
         operation, future = self._driver.start(
-            READ, self._descriptor, bounce.address, length, offset - ahead
+            READ | self._worker, self._descriptor, bounce.address, length, offset - ahead
         )
         try:
             n = await future
@@ -127,7 +137,9 @@ class DirectIO:
         piece = min(size - size % self._align, PIECE)
         bounce = self._take(piece)
         copy(bounce.address, pinned + start, piece)
-        n = await self._driver.run(WRITE, self._descriptor, bounce.address, piece, offset)
+        n = await self._driver.run(
+            WRITE | self._worker, self._descriptor, bounce.address, piece, offset
+        )
         if n == -errno.EINTR:
             return 0
         self._give(bounce)
@@ -137,15 +149,18 @@ class DirectIO:
         descriptor = await self._buffered_descriptor()
         ret = -errno.EINTR
         while ret == -errno.EINTR:
-            ret = await self._driver.run(WRITE, descriptor, addr, size, offset)
+            ret = await self._driver.run(WRITE | self._worker, descriptor, addr, size, offset)
         return raise_for(ret, self._name)
 
     async def _buffered_descriptor(self) -> Descriptor:
         async with self._opening:
             if self._buffered is None:
                 path = f"/proc/self/fd/{self._descriptor.fd}"
-                fd = await open_path(self._driver, path, self._buffered_flags, 0)
-                self._driver.engine.forget_fd(fd)  # the number may have been another file's
+                try:
+                    fd = await open_path(self._driver, path, self._buffered_flags, 0)
+                except OSError as error:
+                    raise os_error(-(error.errno or errno.EIO), self._name) from None
+                self._driver.forget(fd)  # the number may have been another file's
                 self._buffered = Descriptor(fd)
             return self._buffered
 

@@ -9,8 +9,10 @@ Back:  the eventfd wakes the loop; reap copies the completions out, and only the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
+import os
 import sys
 import threading
 import weakref
@@ -326,8 +328,24 @@ class Driver:
             self._drop(descriptor)
 
     def _drop(self, descriptor: Descriptor) -> None:
-        self.engine.forget_fd(descriptor.fd)
+        self.forget(descriptor.fd)
         descriptor.close_when_idle()
+
+    def forget(self, fd: int) -> None:
+        """The number is, or will be, another file's: the engine keeps nothing made from it."""
+        for lane in self.engine.forget_fd(fd):
+            with contextlib.suppress(OSError):
+                os.close(lane)
+
+    def holds_only_lost_reads(self, descriptor: Descriptor) -> bool:
+        """Whether what holds the descriptor are reads that nobody waits for any more."""
+        lost = sum(
+            operation.holds is descriptor
+            and operation.opcode & ~ASYNC == READ
+            and operation.token not in self._futures
+            for operation in self._in_flight.values()
+        )
+        return lost == descriptor.holders
 
     # ---- fairness -------------------------------------------------------------
 
@@ -379,11 +397,13 @@ class Driver:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             # Its loop still runs in another thread: not ours to touch.
             leak_all(self._in_flight)
-        else:
-            self.close()
+        elif self._finalizer.detach():
+            # Called by name: by now weakref may have shut its finalizers down.
+            end_engine(self.engine, self._in_flight)
 
     def forget_after_fork(self) -> None:
         """In the child: drop its copies of the parent's descriptors, and nothing else."""
+        self.budget = 0  # no inline read either: the file is the parent's
         if self._finalizer.detach():
             self.engine.destroy()
 

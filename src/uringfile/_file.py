@@ -122,7 +122,9 @@ class AIOFile(OpenFile):
         # or has grown meanwhile.
         pieces = [data]
         offset += len(data)
-        while piece := await self._read_block(descriptor, _UNSIZED_PIECE, offset):
+        while piece := await self._read_block(
+            descriptor, min(_UNSIZED_PIECE, MAX_OFFSET - offset), offset
+        ):
             pieces.append(piece)
             offset += len(piece)
         return data if len(pieces) == 1 else b"".join(pieces)
@@ -167,7 +169,7 @@ class AIOFile(OpenFile):
         """One read(2) by the engine."""
         driver = self._driver_here()
         while True:
-            n = await driver.run(READ, descriptor, addr, size, offset)
+            n = await driver.run(READ | self._worker, descriptor, addr, size, offset)
             if n != -errno.EINTR:
                 return raise_for(n, self.name)
             self._still(descriptor)
@@ -283,7 +285,7 @@ class AIOFile(OpenFile):
         driver = self._driver_here()
         addr, size = inside(pinned, start), len(pinned) - start
         while True:
-            n = await driver.run(WRITE, descriptor, addr, size, offset)
+            n = await driver.run(WRITE | self._worker, descriptor, addr, size, offset)
             if n != -errno.EINTR:
                 break
             self._still(descriptor)

@@ -15,6 +15,8 @@ from uringfile._native import ffi, lib
 #: Entries of the submission queue. Operations beyond it are flushed in several calls.
 ENTRIES = 64
 
+_MOST_LANES = 64
+
 # Completions copied out in one call; more of them wait for the next turn of the loop.
 REAP_MAX = 256
 
@@ -75,6 +77,7 @@ class NativeEngine:
         self.eventfd: int = lib.uf_eventfd(self._handle)
         info = self._info()
         self.opcodes: int = info.opcodes
+        self._lanes = ffi.new("int[]", _MOST_LANES)
         self._completions = ffi.new("uf_completion[]", REAP_MAX)
         self._pairs = memoryview(ffi.buffer(self._completions)).cast("B").cast("q")
 
@@ -89,8 +92,9 @@ class NativeEngine:
         n = lib.uf_reap(self._handle, self._completions, REAP_MAX, drain)
         return self._pairs[: 2 * n].tolist() if n > 0 else []
 
-    def forget_fd(self, fd: int) -> None:
-        lib.uf_forget_fd(self._handle, fd)
+    def forget_fd(self, fd: int) -> list[int]:
+        n = lib.uf_forget_fd(self._handle, fd, self._lanes, _MOST_LANES)
+        return list(self._lanes[0:n]) if n else []
 
     def shutdown(self) -> None:
         lib.uf_shutdown(self._handle)
@@ -137,6 +141,8 @@ class Identity(NamedTuple):
     dio_align: int
     #: The mount, a number that is never used again; 0 when unknown (Linux 6.8).
     mount: int
+    #: The block device below it; 0 for tmpfs, NFS, FUSE and the like.
+    device: int
 
 
 def identify(fd: int) -> Identity:
@@ -144,11 +150,12 @@ def identify(fd: int) -> Identity:
     ret = lib.uf_identify(fd, out)
     if ret:
         raise OSError(-ret, os.strerror(-ret))
-    return Identity(out.mode, out.size, out.dio_align, out.mount)
+    return Identity(out.mode, out.size, out.dio_align, out.mount, out.device)
 
 
 class LocalMounts:
-    """The mounts that are known to be local. A number of a mount is never used again."""
+    """The mounts that are known to be local. A number of a mount is never used again; a
+    negative one stands for a block device."""
 
     _MOST = 64
 
@@ -161,7 +168,7 @@ class LocalMounts:
         return self._known.get(mount)
 
     def add(self, mount: int, local: bool) -> None:
-        if mount not in self._known and local and self._n < self._MOST:
+        if mount > 0 and mount not in self._known and local and self._n < self._MOST:
             self._local[self._n] = mount
             self._n += 1
         self._known[mount] = local
@@ -172,9 +179,9 @@ class LocalMounts:
         fd = lib.uf_open_cached(path, flags, self._local, self._n, out)
         if fd < 0:
             return None
-        return fd, Identity(out.mode, out.size, out.dio_align, out.mount)
+        return fd, Identity(out.mode, out.size, out.dio_align, out.mount, out.device)
 
 
-def is_local(fd: int) -> bool:
+def fd_is_local(fd: int) -> bool:
     """Whether nobody outside this machine answers for the file system; may itself wait."""
     return bool(lib.uf_is_local(fd))

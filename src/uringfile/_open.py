@@ -12,7 +12,7 @@ from uringfile._driver import Driver, raise_for
 from uringfile._engine import ASYNC, CLOSE, OPENAT
 from uringfile._errors import Filename, os_error
 from uringfile._fd import Descriptor, NoDescriptor
-from uringfile._native_engine import Identity, LocalMounts, is_local
+from uringfile._native_engine import Identity, LocalMounts, fd_is_local
 
 _NO_DESCRIPTOR = NoDescriptor()
 
@@ -63,38 +63,53 @@ async def close_descriptor(
 
     It is closed even if this is cancelled.
     """
+    fds = [*driver.engine.forget_fd(descriptor.fd), descriptor.fd]
     if at_once:
-        close_at_once(driver, descriptor, filename)
-        return
-    driver.engine.forget_fd(descriptor.fd)
-    if driver.serves(CLOSE):
+        _close(fds, filename)
+    elif driver.serves(CLOSE) and len(fds) == 1:
         # By a worker: what the last close of a file does, its caller's thread does.
         _, future = driver.start(CLOSE | ASYNC, descriptor)
         raise_for(await asyncio.shield(future), filename)
     else:
-        await in_thread(driver, _NO_DESCRIPTOR, _close, descriptor.fd, filename)
+        await in_thread(driver, _NO_DESCRIPTOR, _close, fds, filename)
 
 
 def close_at_once(driver: Driver, descriptor: Descriptor, filename: Filename) -> None:
     """close(2) of a descriptor that nothing holds, where it waits for nothing."""
-    driver.engine.forget_fd(descriptor.fd)
-    _close(descriptor.fd, filename)
+    _close([*driver.engine.forget_fd(descriptor.fd), descriptor.fd], filename)
 
 
-def _close(fd: int, filename: Filename) -> None:
-    try:
-        os.close(fd)
-    except OSError as error:
-        raise os_error(-error.errno, filename) from None  # type: ignore[operator]
+async def release_descriptor(driver: Driver, descriptor: Descriptor, filename: Filename) -> None:
+    """Let go of a descriptor that is somebody else's to close."""
+    if lanes := driver.engine.forget_fd(descriptor.fd):
+        await in_thread(driver, _NO_DESCRIPTOR, _close, lanes, filename)
 
 
-async def is_local_mount(driver: Driver, descriptor: Descriptor, mount: int) -> bool:
-    """Whether fstat and close on this mount may be called on the loop's thread."""
-    local = _mounts.get(mount)
-    if local is None and mount:
-        local = await in_thread(driver, descriptor, is_local, descriptor.fd)
-        _mounts.add(mount, local)
-    return bool(local)
+def _close(fds: list[int], filename: Filename) -> None:
+    """Close all, then raise the first error: the kernel tells it but once, to whichever."""
+    failure = 0
+    for fd in fds:
+        try:
+            os.close(fd)
+        except OSError as error:
+            failure = failure or error.errno or 0
+    if failure:
+        raise os_error(-failure, filename)
+
+
+async def is_local(driver: Driver, descriptor: Descriptor, identity: Identity) -> bool:
+    """Whether nobody outside this machine answers for the file.
+
+    Found out once for each mount. Before Linux 6.8 mounts have no number of their own; then
+    once for each block device, and for each file that has none below it (tmpfs, btrfs, NFS).
+    """
+    where = identity.mount or -identity.device
+    local = _mounts.get(where) if where else None
+    if local is None:
+        local = bool(await in_thread(driver, descriptor, fd_is_local, descriptor.fd))
+        if where:
+            _mounts.add(where, local)
+    return local
 
 
 async def in_thread(

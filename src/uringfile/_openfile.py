@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from uringfile._direct import DirectIO
 from uringfile._driver import Driver, runs_here
-from uringfile._engine import EngineName
+from uringfile._engine import ASYNC, EngineName
 from uringfile._errors import ClosedFileError, os_error
 from uringfile._fd import Descriptor
 from uringfile._loop import running_driver
@@ -22,9 +22,10 @@ from uringfile._native_engine import Identity, identify
 from uringfile._open import (
     close_at_once,
     close_descriptor,
-    is_local_mount,
+    is_local,
     open_cached,
     open_path,
+    release_descriptor,
 )
 from uringfile._streamio import StreamIO
 from uringfile._text import check_codec
@@ -33,6 +34,9 @@ MAX_OFFSET = 2**63 - 1
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes] | int
 
+
+# How long close() waits for reads that were cancelled and do not stop.
+_PATIENCE = 0.2
 
 _F = TypeVar("_F", bound="OpenFile")
 
@@ -69,6 +73,7 @@ class OpenFile:
         self._inline = False
         self._stream_io: StreamIO | None = None
         self._local = False
+        self._worker = 0
         self._sync_error: int | None = None
         self._direct_io: DirectIO | None = None
 
@@ -192,7 +197,7 @@ class OpenFile:
             descriptor = Descriptor(fd)
         try:
             identity = self._identify(descriptor.fd)
-            local = await is_local_mount(driver, descriptor, identity.mount)
+            local = await is_local(driver, descriptor, identity)
         except BaseException:
             if not isinstance(self._path, int):
                 descriptor.close_when_idle()
@@ -212,14 +217,16 @@ class OpenFile:
         self, driver: Driver, descriptor: Descriptor, identity: Identity, *, local: bool
     ) -> None:
         # The number may have belonged to another file that its owner closed by itself.
-        driver.engine.forget_fd(descriptor.fd)
+        driver.forget(descriptor.fd)
         regular = stat.S_ISREG(identity.mode)
         if not (regular or stat.S_ISBLK(identity.mode)):
             self._stream_io = StreamIO(driver, descriptor, self.name)
         elif self._direct:
-            self._direct_io = DirectIO(driver, descriptor, self, identity.dio_align)
+            self._direct_io = DirectIO(driver, descriptor, self, identity.dio_align, local)
         self._inline = regular and self.mode.readable and not self._direct
         self._local = local
+        # On FUSE and the like even a submission can wait for the server.
+        self._worker = 0 if local or self._stream_io is not None else ASYNC
         self._driver = driver
         self._descriptor = descriptor
 
@@ -229,7 +236,8 @@ class OpenFile:
         Pending reads end with ``ClosedFileError``; pending writes and syncs are waited
         for (on a stream they are cancelled, too). Nothing is synced: call ``fsync`` for
         that. The descriptor is released in any case, and what close(2) reports (EIO,
-        ENOSPC, EDQUOT) is raised. Cancelled, the release goes on in the background.
+        ENOSPC, EDQUOT) is raised. Cancelled, the release goes on in the background; so it
+        does after 0.2 s if only reads are left that nobody waits for and that do not stop.
         """
         if self._closing is not None:
             await asyncio.wait([self._closing])
@@ -259,20 +267,39 @@ class OpenFile:
         """Wait for what is under way, and close; a task of its own, that goes on if the
         caller is cancelled."""
         try:
-            await descriptor.idle()
+            if not await self._wait_until_idle(driver, descriptor):
+                self._drop(driver, descriptor)
+                return
             if self._direct_io is not None:
                 await self._direct_io.close()
         except BaseException:  # the loop is ending; or the second descriptor's close failed
-            if self._direct_io is not None:
-                self._direct_io.drop()
-            if self._owner:
-                driver.drop(descriptor)
+            self._drop(driver, descriptor)
             raise
-        finally:
-            driver.engine.forget_fd(descriptor.fd)
         if self._owner:
             at_once = self._may_close_at_once(descriptor)
             await close_descriptor(driver, descriptor, self.name, at_once=at_once)
+        else:
+            await release_descriptor(driver, descriptor, self.name)
+
+    async def _wait_until_idle(self, driver: Driver, descriptor: Descriptor) -> bool:
+        """False if only reads are left that nobody waits for and that do not stop (a hung
+        server); the descriptor is then closed when the kernel lets go of it."""
+        while descriptor.holders:
+            idle = asyncio.ensure_future(descriptor.idle())
+            _, pending = await asyncio.wait([idle], timeout=_PATIENCE)
+            if pending:
+                idle.cancel()
+                if driver.holds_only_lost_reads(descriptor):
+                    return False
+        return True
+
+    def _drop(self, driver: Driver, descriptor: Descriptor) -> None:
+        if self._direct_io is not None:
+            self._direct_io.drop()
+        if self._owner:
+            driver.drop(descriptor)
+        else:
+            driver.forget(descriptor.fd)
 
     def __await__(self: _F) -> Generator[Any, None, _F]:
         yield from self.open().__await__()

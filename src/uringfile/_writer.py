@@ -43,8 +43,8 @@ class Writer:
 
         A ``str`` is encoded as the file's encoding says. Cancellation releases the caller;
         the record is still written, in its place. On an ``OSError`` (the same for all that
-        went out together) the record is not in the file, and the next record takes its
-        place; in a file opened with "a" a part of it may remain.
+        went out together) the record is not in the file whole, and the next record takes
+        its place; until then a part of it may be there, and in a file opened with "a" stays.
         """
         if isinstance(data, str):
             data = self.file.encode_bytes(data, self._end)
