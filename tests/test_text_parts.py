@@ -139,3 +139,15 @@ def test_a_window_is_what_a_buffered_reader_has_left() -> None:
             assert window.limit(first, 30) == len(reader.read1(30))
             window.clear()
             reader.seek(0)
+
+
+def test_a_position_after_a_seek_into_a_shorter_chunk() -> None:
+    """The ratio is that of the chunk before the seek, and would lead beyond the new one."""
+    decoding = Decoding(new_decoder("utf-8", "strict", None), locating=True)
+    decoding.feed(b"\r\\")
+    decoding.take(1)
+    cookie = Cookie.unpack(decoding.locate(2))
+    decoding.start_at(cookie.start, cookie.flags)
+    decoding.replay(cookie, b"\\")
+    assert decoding.take(1) == "\\"
+    assert decoding.locate(2) == 2

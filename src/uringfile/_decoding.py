@@ -112,7 +112,8 @@ class Decoding:
         A safe start is where the decoder holds no bytes back. Also gives its index in
         ``fed``. The decoder is left there.
         """
-        index = int(self.ratio * self.used)
+        # The ratio may be that of a longer chunk, from before a seek.
+        index = min(int(self.ratio * self.used), len(fed))
         step = 1
         while index > 0:
             self.start_at(cookie.start, cookie.flags)
