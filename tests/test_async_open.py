@@ -590,3 +590,19 @@ async def test_a_clone_sees_what_was_buffered_before(tmp_path: Path, engine: Any
         await file.write("hello")
         async with clone(file) as second:
             assert await second.read() == "hello"
+
+
+async def test_a_plain_offset_in_an_iso_2022_text(tmp_path: Path, engine: Any) -> None:
+    """CPython's codec crashes in the state 0; such an offset means the initial one."""
+    text = "abc\u3042\u3044\ndef\n"
+    (tmp_path / "f").write_text(text, "iso2022_jp")
+    async with async_open(tmp_path / "f", "r", "iso2022_jp", engine=engine) as f:
+        f.seek(3)
+        assert await f.read() == text[3:]
+        end = f.seek(0, 2)
+        f.seek(end)
+        assert await f.read() == ""
+        f.seek(0)
+        assert await f.readline() == "abc\u3042\u3044\n"
+        f.seek(f.tell())
+        assert await f.readline() == "def\n"

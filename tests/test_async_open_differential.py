@@ -109,7 +109,10 @@ class Pair:
     positions: list[int] = field(default_factory=lambda: [0])
 
     async def call(self, name: str, argument: Any) -> None:
-        if not self.binary and self.python_would_overread():
+        if not self.binary and (
+            self.python_would_overread()
+            or (name == "seek_here" and self.python_would_crash_at(self.theirs.tell()))
+        ):
             self.theirs.seek(0)
             self.ours.seek(0)
         expected = self.their_outcome(name, argument)
@@ -126,6 +129,11 @@ class Pair:
         if self.flush_writes and name.startswith("write"):
             self.theirs.flush()
             await self.ours.flush()
+
+    def python_would_crash_at(self, position: int) -> bool:
+        """The ISO 2022 codecs in the state 0, which a plain offset means (seen to 3.13)."""
+        plain = 0 < position < 1 << 64
+        return not self.binary and plain and self.theirs.encoding.startswith("iso2022")
 
     def python_would_overread(self) -> bool:
         """Whether CPython's tell() would decode more bytes than there are in its chunk.
@@ -216,7 +224,8 @@ class Pair:
 
     def their_tell(self, _: int) -> int:
         position = self.theirs.tell()
-        self.positions.append(position)
+        if not self.python_would_crash_at(position):
+            self.positions.append(position)
         return position
 
     async def our_tell(self, _: int) -> int:

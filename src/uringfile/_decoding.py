@@ -25,8 +25,10 @@ def new_decoder(encoding: str, errors: str, newline: str | None) -> Any:
 class Decoding:
     """The characters of the last chunk, those of them that are used, and where they are."""
 
-    def __init__(self, decoder: Any, locating: bool) -> None:
+    def __init__(self, decoder: Any, locating: bool, *, zero_is_a_state: bool = True) -> None:
         self.decoder = decoder
+        # The ISO 2022 codecs of CPython crash in the state 0, which a plain offset means.
+        self._zero_is_a_state = zero_is_a_state
         self.text = ""
         self.used = 0
         # The decoder's state before the chunk, and the chunk with what was left of the one
@@ -74,7 +76,7 @@ class Decoding:
 
     def start_at(self, start: int, flags: int) -> None:
         """Put the decoder into the state in which it is at ``start``."""
-        if not start and not flags:
+        if not flags and (not start or not self._zero_is_a_state):
             # The initial state of some codecs is not 0 (UTF-16 before its mark).
             self.decoder.reset()
         else:

@@ -104,7 +104,11 @@ class TextPosition(FileIOWrapperBase):
             self._window = Window(_python_buffer_size(self.file.fileno()))
         if mode.readable:
             decoder = new_decoder(self._encoding, self._errors, self._newline)
-            self._decoding = Decoding(decoder, locating=core._seekable)
+            self._decoding = Decoding(
+                decoder,
+                locating=core._seekable,
+                zero_is_a_state=not codecs.lookup(self._encoding).name.startswith("iso2022"),
+            )
         if mode.writable:
             self._encoder = codecs.getincrementalencoder(self._encoding)(self._errors)
             if core._seekable and core._position():
