@@ -606,3 +606,11 @@ async def test_a_plain_offset_in_an_iso_2022_text(tmp_path: Path, engine: Any) -
         assert await f.readline() == "abc\u3042\u3044\n"
         f.seek(f.tell())
         assert await f.readline() == "def\n"
+
+
+async def test_the_end_of_an_unbuffered_file_elsewhere(tmp_path: Path, engine: Any) -> None:
+    """Where fstat could wait for a server, the size is what has been seen of it."""
+    async with async_open(tmp_path / "f", "wb", buffering=0, engine=engine) as f:
+        f.file._local = False
+        await f.write(b"12345")
+        assert f.seek(0, 2) == 5

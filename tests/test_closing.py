@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, run
+from conftest import check, count, run
 from fake_engine import FakeEngine
 from test_driver import driver, fake, open_on_fake, turns  # noqa: F401  (fixtures)
 
@@ -187,7 +187,8 @@ for driver in list(d.drivers):
 
 async def test_an_executor_that_is_shut_down(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"x")
-    f = await AIOFile(tmp_path / "f", "rb+")
+    count("io_uring")  # which needs no thread to close the file
+    f = await AIOFile(tmp_path / "f", "rb+", engine="io_uring")
     assert f._driver is not None
     engine = f._driver.engine
     engine.opcodes = 1 << READ | 1 << WRITE  # the rest in threads
@@ -277,12 +278,13 @@ def test_idle_engines_leave_the_workers_to_others(data: Path) -> None:
 
 async def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
     monkeypatch.setenv("URINGFILE_POLL_US", "soon")
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with pytest.raises(ValueError, match="URINGFILE_POLL_US"):
             await AIOFile(data)
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_direct_reads_of_all_sizes_keep_little_memory(tmp_path: Path, engine: Any) -> None:

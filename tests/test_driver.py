@@ -294,6 +294,7 @@ async def open_on_fake(
         await file.open()
         file._inline = False  # everything through the engine
         file._local = True  # but for close(2), wherever the tests run
+        file._worker = 0
         return file
 
     return opened  # type: ignore[return-value]

@@ -310,6 +310,7 @@ class Buffered(FileIOWrapperBase):
                 done = getattr(error, "characters_written", 0)
                 raise
             finally:
+                self._known_size = max(self._known_size, position + done)
                 if not self._closed and self._position() == position:
                     self._base += done
 
