@@ -109,7 +109,7 @@ class Pair:
     positions: list[int] = field(default_factory=lambda: [0])
 
     async def call(self, name: str, argument: Any) -> None:
-        if name == "seek_relative" and self.python_would_lose_its_position(argument):
+        if self.python_would_lose_its_position(name, argument):
             return
         if not self.binary and (
             self.python_would_overread()
@@ -132,10 +132,15 @@ class Pair:
             self.theirs.flush()
             await self.ours.flush()
 
-    def python_would_lose_its_position(self, distance: int) -> bool:
+    def python_would_lose_its_position(self, name: str, argument: Any) -> bool:
         """An io.BufferedRandom that is sought to before its start tells -1 afterwards."""
-        random = isinstance(self.theirs, io.BufferedRandom)
-        return random and self.theirs.tell() + distance < 0
+        if not isinstance(self.theirs, io.BufferedRandom):
+            return False
+        if name == "seek_bad":
+            return bool(argument[0] < 0)
+        if name == "seek_relative":
+            return bool(self.theirs.tell() + argument < 0)
+        return name == "seek_from_end" and os.fstat(self.theirs.fileno()).st_size + argument < 0
 
     def python_would_crash_at(self, position: int) -> bool:
         """The ISO 2022 codecs in the state 0, which a plain offset means (seen to 3.13)."""
