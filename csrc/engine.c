@@ -176,11 +176,6 @@ int uf_shutdown(uf_engine *engine)
 	return ret;
 }
 
-unsigned uf_in_flight(const uf_engine *engine)
-{
-	return engine->in_flight;
-}
-
 int uf_wait(uf_engine *engine, int timeout_ms)
 {
 	struct pollfd poll_fd = { .events = POLLIN };

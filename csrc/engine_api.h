@@ -106,7 +106,6 @@ int uf_forget_fd(uf_engine *engine, int fd, int *out, int max);
 
 /* Refuse new operations; cancel, flush and reap go on working. */
 int uf_shutdown(uf_engine *engine);
-unsigned uf_in_flight(const uf_engine *engine);
 
 /* Block until the eventfd is readable or timeout_ms has passed: 1, 0, -errno. */
 int uf_wait(uf_engine *engine, int timeout_ms);

@@ -373,26 +373,3 @@ atexit.register(end)
 """
     expected = "ended 1" if engine == "posix_aio" else "ended 0"
     assert expected in check(code, engine, PYTHONWARNINGS="ignore")
-
-
-def test_a_child_is_not_served_from_the_page_cache_either(data: Path, engine: Any) -> None:
-    code = """
-import asyncio, os, sys, uringfile
-engine, path = sys.argv[1:]
-async def main():
-    f = await uringfile.AIOFile(path, "rb", engine=engine)
-    await f.read(8)
-    pid = os.fork()
-    if not pid:
-        try:
-            asyncio._set_running_loop(f._driver.loop)
-            await f.read(8)
-        except RuntimeError as error:
-            os._exit(0 if "forked" in str(error) else 2)
-        finally:
-            os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0
-    await f.close()
-asyncio.run(main())
-"""
-    check(code, engine, str(data), PYTHONWARNINGS="ignore::DeprecationWarning")

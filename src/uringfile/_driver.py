@@ -51,7 +51,7 @@ RETRY_SECONDS = 0.001
 # For operations that move no data.
 NO_BUFFER = b""
 
-_TRANSIENT = (-errno.EAGAIN, -errno.EBUSY, -errno.ENOMEM, -errno.EINTR)
+_TRANSIENT = (-errno.EAGAIN, -errno.EBUSY, -errno.ENOMEM)
 
 
 @dataclass(frozen=True)
