@@ -72,7 +72,18 @@ def test_other_systems_get_an_import_error() -> None:
 # From the bottom to the top. A module may import from its own line and from those above it.
 LAYERS = [
     {"_native"},
-    {"_engine", "_errors", "_mode", "_statx", "_text", "_splitter", "_blocks", "_kernel", "_poll"},
+    {
+        "_engine",
+        "_errors",
+        "_mode",
+        "_statx",
+        "_text",
+        "_splitter",
+        "_frames",
+        "_blocks",
+        "_kernel",
+        "_poll",
+    },
     {"_cookie", "_newlines", "_window", "_background"},
     {"_decoding"},
     {"_native_engine", "_fd", "_inflight", "_batch"},
@@ -92,7 +103,7 @@ LAYERS = [
     {"_bench"},
 ]
 
-PURE = {"_mode", "_statx", "_text", "_splitter", "_cookie", "_newlines", "_window"}
+PURE = {"_mode", "_statx", "_text", "_splitter", "_frames", "_cookie", "_newlines", "_window"}
 
 
 def imports(module: str) -> set[str]:
