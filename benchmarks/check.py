@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.contenders import SYNC, Gap, load
-from benchmarks.files import MIB
 from benchmarks.targets import POSIX_AIO, TARGETS, URING, Target
-from benchmarks.workloads import ALL, Run
+from uringfile._bench.contenders import SYNC, Gap, load
+from uringfile._bench.files import MIB
+from uringfile._bench.workloads import ALL, Run
 
 SLICE_SECONDS = 0.02
 SECONDS = 2.0

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pyperf
 
-from benchmarks.contenders import NAMES, Contender, Gap, load
-from benchmarks.cost import Cost
-from benchmarks.files import MIB
-from benchmarks.workloads import ALL, Run, Workload
+from benchmarks.contenders import NAMES, load
+from uringfile._bench.contenders import Contender, Gap
+from uringfile._bench.cost import Cost
+from uringfile._bench.files import MIB
+from uringfile._bench.workloads import ALL, Run, Workload
 
 #: Exit status for a gap; the reason is the last line of stderr.
 GAP = 77
@@ -84,7 +85,7 @@ def _measure(
 def _time(
     runner: pyperf.Runner, workload: Workload, loop: asyncio.AbstractEventLoop, job: Run
 ) -> pyperf.Benchmark:
-    """Let pyperf time the job; beside each value it keeps the processor time."""
+    """Let pyperf time the job; beside each value it keeps the processor time and the memory."""
     costs: list[tuple[int, Cost]] = []
 
     def time_func(loops: int) -> float:
@@ -98,7 +99,8 @@ def _time(
     values = costs[-runner.args.values :]
     operations = sum(loops for loops, _ in values) * workload.per_loop
     cpu = sum(cost.cpu_seconds for _, cost in values)
-    bench.update_metadata({"cpu_seconds_per_operation": cpu / operations})
+    peak = max(cost.peak_bytes for _, cost in values)
+    bench.update_metadata({"cpu_seconds_per_operation": cpu / operations, "peak_bytes": peak})
     return bench
 
 

@@ -14,19 +14,30 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyperf
 
 from benchmarks import measure
-from benchmarks.contenders import NAMES, Gap
-from benchmarks.files import MIB
-from benchmarks.report import render
+from benchmarks.calls import Counter, find_counter
+from benchmarks.contenders import NAMES
+from benchmarks.report import render, write
 from benchmarks.results import Results
-from benchmarks.workloads import ALL, Workload
+from uringfile._bench.contenders import Gap
+from uringfile._bench.files import MIB
+from uringfile._bench.workloads import ALL, Workload
 
 # A contender that needs longer for one measurement is a gap.
 TIMEOUT_SECONDS = 300
+
+ROOT = Path(__file__).parents[1]
+
+#: Benchmarks with a form of their own, whose output goes into the report.
+PROGRAMS = {
+    "benchmarks.log": "The log writer",
+    "benchmarks.logging_handlers": "Handlers for logging",
+}
 
 
 class Failure(Gap):
@@ -37,30 +48,46 @@ def main() -> None:
     args = _arguments()
     failures = 0
     benchmarks: list[pyperf.Benchmark] = []
+    counter_name, counter = find_counter()
     with _directory(args.dir) as directory:
         for workload in args.workloads:
             workload.prepare(directory, args.size * MIB)
             contenders = [name for name in workload.contenders if name in args.contenders]
-            found, gaps = _rounds(workload, contenders, directory, args.rounds, args.seconds)
+            loops: dict[str, int] = {}
+            found, gaps = _rounds(workload, contenders, directory, args.rounds, args.seconds, loops)
             failures += sum(isinstance(gap, Failure) for gap in gaps.values())
             reasons = "; ".join(f"{name}: {gap}" for name, gap in gaps.items())
-            for bench in found.values():
-                bench.update_metadata({"gaps": reasons or "none"})
+            for name, bench in found.items():
+                bench.update_metadata({"gaps": reasons or "none", "syscalls_by": counter_name})
+                if counter is not None and workload.is_rate and workload.is_timed:
+                    more = max(1, loops[name] // 4)
+                    calls = _syscalls(counter, workload, name, directory, more)
+                    if calls is not None:
+                        bench.update_metadata({"syscalls_per_operation": calls})
                 benchmarks.append(bench)
     if not benchmarks:
         sys.exit("nothing could be measured")
     suite = pyperf.BenchmarkSuite(benchmarks)
     if args.json:
         suite.dump(args.json, replace=True)
-    print(render(Results(suite)))
+    results = Results(suite)
+    if args.report:
+        write(results, args.report, [_output(*program) for program in _programs()])
+    print(render(results))
     sys.exit(1 if failures else 0)
 
 
 def _rounds(
-    workload: Workload, contenders: list[str], directory: Path, rounds: int, seconds: float
+    workload: Workload,
+    contenders: list[str],
+    directory: Path,
+    rounds: int,
+    seconds: float,
+    loops: dict[str, int],
 ) -> tuple[dict[str, pyperf.Benchmark], dict[str, Gap]]:
-    """The benchmark of each contender, one run in it for each round; and who could not."""
-    loops: dict[str, int] = {}
+    """The benchmark of each contender, one run in it for each round; and who could not.
+
+    ``loops`` is filled with how many of them a measurement was."""
     found: dict[str, pyperf.Benchmark] = {}
     gaps: dict[str, Gap] = {}
     for number in range(rounds + 1):
@@ -105,16 +132,36 @@ def _calibrate(workload: Workload, contender: str, directory: Path, seconds: flo
     return loops
 
 
+def _syscalls(
+    counter: Counter, workload: Workload, contender: str, directory: Path, more: int
+) -> float | None:
+    """System calls for an operation: a process of so many loops more than one, less a process
+    of one loop, so that what comes before and after is not in it."""
+    counts = []
+    for loops in (1, 1 + more):
+        options = (f"--loops={loops}", "--values=1", "--warmups=0")
+        counts.append(counter(_command(workload, contender, directory, *options)))
+    one, many = counts
+    if one is None or many is None:
+        return None
+    calls: float = max(0, many - one) / (more * workload.per_loop)
+    _progress(f"{workload.name}: {contender}: {calls:.3g} system calls")
+    return calls
+
+
+def _command(workload: Workload, contender: str, directory: Path, *options: str) -> list[str]:
+    command = [sys.executable, "-m", "benchmarks.measure", workload.name, contender]
+    return [*command, "--directory", str(directory), "--worker", *options]
+
+
 def _worker(workload: Workload, contender: str, directory: Path, *options: str) -> pyperf.Benchmark:
     """One measurement, in a process of its own."""
     result = directory / "result.json"
     result.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "benchmarks.measure", workload.name, contender]
-    command += ["--directory", str(directory), "--worker", "--result", str(result), *options]
     try:
         done = subprocess.run(
-            command,
-            cwd=Path(__file__).parents[1],
+            _command(workload, contender, directory, "--result", str(result), *options),
+            cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -130,6 +177,23 @@ def _worker(workload: Workload, contender: str, directory: Path, *options: str) 
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         raise Failure(f"failed: {last}")
     return pyperf.Benchmark.load(str(result))
+
+
+def _programs() -> list[tuple[str, str]]:
+    """Those of the other benchmarks that are here, and what they are about."""
+    return [(name, title) for name, title in PROGRAMS.items() if find_spec(name) is not None]
+
+
+def _output(name: str, title: str) -> str:
+    """What such a program prints, as a section of the report."""
+    _progress(f"python -m {name}")
+    done = subprocess.run(
+        [sys.executable, "-m", name], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        return f"## {title}\n\n`python -m {name}` failed with status {done.returncode}."
+    return f"## {title}\n\n`python -m {name}`:\n\n```\n{done.stdout.strip()}\n```"
 
 
 @contextmanager
@@ -149,7 +213,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--contenders", nargs="+", default=["*"], metavar="PATTERN")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument(
-        "--seconds", type=float, default=0.5, help="of one measurement, at least (default: 0.5)"
+        "--seconds", type=float, default=0.3, help="of one measurement, at least (default: 0.3)"
     )
     parser.add_argument("--size", type=int, default=256, help="of the data, in MiB (default: 256)")
     parser.add_argument(
@@ -159,11 +223,16 @@ def _arguments() -> argparse.Namespace:
         help="where to make the data's folder; its file system is what is measured (default: here)",
     )
     parser.add_argument("--json", help="where to write the results, as pyperf does")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="a folder for REPORT.md and its plots"
+    )
     args = parser.parse_args()
     names = _matching(parser, ALL, args.workloads)
     args.workloads = [ALL[name] for name in names]
     args.contenders = _matching(parser, NAMES, args.contenders)
     args.dir = args.dir.resolve()
+    if args.report and not args.report.is_dir():
+        parser.error(f"--report: {args.report} is not a folder")
     return args
 
 

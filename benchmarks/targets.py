@@ -1,4 +1,4 @@
-"""What uringfile promises, as ratios of rates measured side by side."""
+"""What uringfile promises, most of it as ratios of rates measured side by side."""
 
 from __future__ import annotations
 
@@ -7,10 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
+    """How many times as fast as the baseline."""
+
     workload: str
     contender: str
     baseline: str
     at_least: float
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """How much of the baseline's processor time for an operation."""
+
+    workload: str
+    contender: str
+    baseline: str
+    at_most: float
 
 
 URING = "uringfile-io_uring"
@@ -38,5 +50,12 @@ TARGETS = [
     Target("small-files", URING, "aiofiles", 8),
 ]
 
+#: aiofile's ring has a thread of the kernel that spins (SQPOLL).
+CPU_TARGETS = [CpuTarget("write-4k-cached-1", URING, "aiofile", 1)]
+
 #: The longest delay of the ticker, in seconds.
 LONGEST_DELAY = 0.005
+
+#: Seconds of processor time in a second with an open file and no work. None is the promise;
+#: this is what the timer that ends the second may cost.
+IDLE_CPU = 0.0005

@@ -108,13 +108,18 @@ PURE = {"_mode", "_statx", "_text", "_splitter", "_frames", "_cookie", "_newline
 
 def imports(module: str) -> set[str]:
     """What a module of the package imports from the package when it runs."""
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    folder = PACKAGE / module
+    paths = sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{module}.py"]
+    return set().union(*map(imports_of, paths))
+
+
+def imports_of(path: Path) -> set[str]:
     found = set()
-    for node in tree.body:  # not what stands under TYPE_CHECKING
+    for node in ast.parse(path.read_text()).body:  # not what stands under TYPE_CHECKING
         if isinstance(node, ast.ImportFrom) and node.module == "uringfile":
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("uringfile."):
-            found.add((node.module or "").partition(".")[2])
+            found.add((node.module or "").split(".")[1])
     return found
 
 

@@ -1,22 +1,13 @@
-"""The contenders, one adapter a module; imported only in the process that measures them."""
+"""All contenders: those of the package, and those that need another package or program."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
-from benchmarks.contenders._contender import Contender, File, Gap
-
-#: The floor: no event loop at all.
-SYNC = "sync"
-OURS = ("uringfile-io_uring", "uringfile-posix_aio")
-ASYNCIO = (*OURS, "executor", "to_thread", "aiofiles", "aiofile")
+from uringfile._bench.contenders import MODULES, Contender, Gap
+from uringfile._bench.contenders import load as load_ours
 
 _MODULES = {
-    SYNC: "synchronous",
-    "uringfile-io_uring": "ours",
-    "uringfile-posix_aio": "ours",
-    "executor": "executor",
-    "executor32": "executor",
     "to_thread": "to_thread",
     "aiofiles": "aiofiles_package",
     "aiofile": "aiofile_package",
@@ -24,11 +15,13 @@ _MODULES = {
 }
 
 #: The order in which a round measures them.
-NAMES = tuple(_MODULES)
+NAMES = (*MODULES, *_MODULES)
 
 
 def load(name: str) -> Contender:
     """The contender of that name; ``Gap`` when what it needs is not installed."""
+    if name in MODULES:
+        return load_ours(name)
     try:
         module = import_module(f"benchmarks.contenders.{_MODULES[name]}")
     except ImportError as error:
@@ -37,4 +30,4 @@ def load(name: str) -> Contender:
     return contender
 
 
-__all__ = ["ASYNCIO", "NAMES", "OURS", "SYNC", "Contender", "File", "Gap", "load"]
+__all__ = ["NAMES", "load"]

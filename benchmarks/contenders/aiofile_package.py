@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import aiofile
 import caio
 
-from benchmarks.contenders._contender import Contender, File, Gap
+from uringfile._bench.contenders._contender import Contender, File, Gap, Lines
 
 
 class Aiofile(Contender):
@@ -31,9 +32,19 @@ class Aiofile(Contender):
             yield [one] * handles
 
     @asynccontextmanager
-    async def lines(self, path: Path) -> AsyncIterator[AsyncIterable[bytes]]:
-        async with aiofile.AIOFile(path, "rb") as file:
+    async def lines(self, path: Path, *, text: bool) -> AsyncIterator[Lines]:
+        async with aiofile.AIOFile(path, "r" if text else "rb", encoding="utf-8") as file:
             yield aiofile.LineReader(file)
+
+    @asynccontextmanager
+    async def file_lines(self, path: Path, *, text: bool) -> AsyncIterator[Lines]:
+        async with aiofile.async_open(path, "r" if text else "rb", encoding="utf-8") as file:
+            yield file  # type: ignore[misc]  # text or bytes
+
+    @asynccontextmanager
+    async def appending(self, path: Path) -> AsyncIterator[Callable[[bytes], Awaitable[Any]]]:
+        async with aiofile.async_open(path, "wb") as file:
+            yield file.write
 
     async def read_whole(self, path: Path) -> bytes:
         async with aiofile.async_open(path, "rb") as file:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from typing import Any
 import aiofiles
 import aiofiles.os
 
-from benchmarks.contenders._contender import Contender, File
+from uringfile._bench.contenders._contender import Contender, File, Lines
 
 _fdatasync = aiofiles.os.wrap(os.fdatasync)
 
@@ -74,9 +74,18 @@ class Aiofiles(Contender):
             yield files
 
     @asynccontextmanager
-    async def lines(self, path: Path) -> AsyncIterator[AsyncIterable[bytes]]:
-        async with aiofiles.open(path, "rb") as file:
-            yield file
+    async def file_lines(self, path: Path, *, text: bool) -> AsyncIterator[Lines]:
+        if text:
+            async with aiofiles.open(path, encoding="utf-8") as lines:
+                yield lines
+        else:
+            async with aiofiles.open(path, "rb") as blines:
+                yield blines
+
+    @asynccontextmanager
+    async def appending(self, path: Path) -> AsyncIterator[Callable[[bytes], Awaitable[Any]]]:
+        async with aiofiles.open(path, "wb") as file:
+            yield file.write
 
     async def read_whole(self, path: Path) -> bytes:
         async with aiofiles.open(path, "rb") as file:

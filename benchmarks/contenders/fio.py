@@ -11,13 +11,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from benchmarks.contenders._contender import Contender, Gap
-from benchmarks.cost import Cost
-from benchmarks.files import BLOCK
+from uringfile._bench.contenders._contender import Contender, Gap
+from uringfile._bench.cost import Cost
+from uringfile._bench.files import BLOCK
 
 
 class Fio(Contender):
     name = "fio"
+    is_program = True
 
     def version(self) -> str:
         out = subprocess.run([_program(), "--version"], capture_output=True, text=True, check=True)

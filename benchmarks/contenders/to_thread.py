@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.contenders._contender import Contender, File
-from benchmarks.files import descriptor, pread_direct, read_whole
+from uringfile._bench.contenders._contender import Contender, File
+from uringfile._bench.files import descriptor, pread_direct, read_whole
 
 
 class ToThread(Contender):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 # the module of the command that was asked for is imported.
 COMMANDS = {
     "doctor": ("uringfile._doctor", "which engine serves here, and why"),
-    "bench": ("uringfile._bench", "this machine's disk, by uringfile and by a thread pool"),
+    "bench": ("uringfile._bench.command", "this machine's disk, by uringfile and by a thread pool"),
     "seccomp-profile": ("uringfile._seccomp", "a seccomp profile for docker and podman"),
 }
 

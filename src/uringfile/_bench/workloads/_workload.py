@@ -9,8 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import Contender
-from benchmarks.cost import Cost
+from uringfile._bench.contenders import Contender
+from uringfile._bench.cost import Cost
 
 #: Performs so many loops of the workload, and says what they cost.
 Run = Callable[[int], Awaitable[Cost]]
@@ -29,10 +29,19 @@ class Workload(ABC):
     #: Whether a value is the time of one operation, and loops are added until there are
     #: enough of them for a measurement. Otherwise a value is a delay, and one loop is enough.
     is_rate: bool = True
+    #: Whether how long it takes tells anything; if not, only its cost does.
+    is_timed: bool = True
+    #: Whether it does nothing but read the file ``read.bin``.
+    only_reads: bool = False
+    #: Whether others in the same process would be counted, too.
+    needs_own_process: bool = False
 
     @abstractmethod
     def prepare(self, directory: Path, size: int) -> None:
-        """Make the files, of about ``size`` bytes, if they are not there."""
+        """Make the files, of about ``size`` bytes, if they are not there.
+
+        A ``read.bin`` that is there is left as it is.
+        """
 
     @abstractmethod
     def job(self, contender: Contender, directory: Path) -> AbstractAsyncContextManager[Run]:

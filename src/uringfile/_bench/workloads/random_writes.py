@@ -9,10 +9,17 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
-from benchmarks.contenders import ASYNCIO, SYNC, Contender, File
-from benchmarks.cost import Cost, cost_of, cost_of_call
-from benchmarks.files import BLOCK, descriptor, make_random_file, settle, shuffled_offsets, warm
-from benchmarks.workloads._workload import Run, Workload, together
+from uringfile._bench.contenders import ASYNCIO, SYNC, Contender, File
+from uringfile._bench.cost import Cost, cost_of, cost_of_call
+from uringfile._bench.files import (
+    BLOCK,
+    descriptor,
+    make_random_file,
+    settle,
+    shuffled_offsets,
+    warm,
+)
+from uringfile._bench.workloads._workload import Run, Workload, together
 
 _DATA = os.urandom(BLOCK)
 

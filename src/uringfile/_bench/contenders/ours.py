@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import uringfile
-from benchmarks.contenders._contender import Contender, File, Gap
+from uringfile._bench.contenders._contender import Contender, File, Gap, Lines
 
 
 class Ours(Contender):
@@ -36,18 +36,27 @@ class Ours(Contender):
             yield [one] * handles
 
     @asynccontextmanager
-    async def lines(self, path: Path) -> AsyncIterator[AsyncIterable[bytes]]:
-        if not hasattr(uringfile, "LineReader"):
-            raise Gap("this version of uringfile has no LineReader")
-        async with self._file(path, "rb") as file:
+    async def lines(self, path: Path, *, text: bool) -> AsyncIterator[Lines]:
+        async with self._file(path, "r" if text else "rb") as file:
             yield uringfile.LineReader(file)
 
+    @asynccontextmanager
+    async def file_lines(self, path: Path, *, text: bool) -> AsyncIterator[Lines]:
+        if text:
+            async with uringfile.async_open(path, "r", engine=self._engine) as lines:
+                yield lines
+        else:
+            async with uringfile.async_open(path, "rb", engine=self._engine) as blines:
+                yield blines
+
+    @asynccontextmanager
+    async def appending(self, path: Path) -> AsyncIterator[Callable[[bytes], Awaitable[Any]]]:
+        async with uringfile.async_open(path, "wb", engine=self._engine) as file:
+            yield file.write
+
     async def read_whole(self, path: Path) -> bytes:
-        # Some versions have no file objects yet.
-        opened = getattr(uringfile, "async_open", uringfile.AIOFile)
-        async with opened(path, "rb", engine=self._engine) as file:
-            data: bytes = await file.read()
-            return data
+        async with uringfile.async_open(path, "rb", engine=self._engine) as file:
+            return await file.read()
 
 
 CONTENDERS = [Ours("io_uring"), Ours("posix_aio")]

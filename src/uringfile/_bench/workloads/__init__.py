@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.workloads import (
+from uringfile._bench.workloads import (
+    appends,
+    idle,
     lines,
+    many_in_flight,
     random_reads,
     random_writes,
     read_many,
@@ -11,9 +14,20 @@ from benchmarks.workloads import (
     small_files,
     ticker,
 )
-from benchmarks.workloads._workload import Run, Workload
+from uringfile._bench.workloads._workload import Run, Workload
 
-_MODULES = (random_reads, random_writes, sequential, lines, read_many, small_files, ticker)
+_MODULES = (
+    random_reads,
+    random_writes,
+    sequential,
+    appends,
+    lines,
+    read_many,
+    small_files,
+    ticker,
+    many_in_flight,
+    idle,
+)
 
 #: In the order of the report.
 ALL: dict[str, Workload] = {

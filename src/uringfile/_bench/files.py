@@ -13,23 +13,31 @@ from pathlib import Path
 
 BLOCK = 4096
 MIB = 1 << 20
+#: Of a file of the user that is larger, so much is read.
+LARGEST = 1 << 30
 
 
 def make_random_file(path: Path, size: int) -> None:
-    """A file of that many random bytes, on the disk; kept when it is there already."""
-    if path.exists() and path.stat().st_size == size:
+    """A file of that many random bytes, on the disk; what is there already is left as it is."""
+    if path.exists():
         return
-    with open(path, "wb", buffering=0) as file:
+    with open(path, "wb") as file:
         for start in range(0, size, MIB):
             file.write(os.urandom(min(MIB, size - start)))
+        file.flush()
         os.fsync(file.fileno())
 
 
+def size_of(path: Path) -> int:
+    """How much of the file is measured."""
+    return min(path.stat().st_size, LARGEST)
+
+
 def warm(path: Path) -> None:
-    """Bring the whole file into the page cache."""
+    """Bring into the page cache what is measured of the file."""
     with open(path, "rb", buffering=0) as file:
-        while file.read(MIB):
-            pass
+        for _ in range(0, size_of(path), MIB):
+            file.read(MIB)
 
 
 def drop(path: Path) -> None:
@@ -46,9 +54,9 @@ def settle(path: Path) -> None:
 
 
 def shuffled_offsets(path: Path, parts: int) -> list[Iterator[int]]:
-    """Every block of the file once, in an order of its own in each process, dealt out to so
-    many readers, for ever."""
-    offsets = list(range(0, path.stat().st_size, BLOCK))
+    """Every whole block of the file once, in an order of its own in each process, dealt out to
+    so many readers, for ever."""
+    offsets = list(range(0, size_of(path) - BLOCK + 1, BLOCK))
     random.shuffle(offsets)
     return [cycle(offsets[part::parts]) for part in range(parts)]
 

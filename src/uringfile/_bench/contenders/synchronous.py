@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 
-from benchmarks.contenders._contender import Contender
+from uringfile._bench.contenders._contender import Contender
 
 
 class Synchronous(Contender):

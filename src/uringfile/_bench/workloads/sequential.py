@@ -8,16 +8,17 @@ from io import FileIO
 from itertools import cycle, islice
 from pathlib import Path
 
-from benchmarks.contenders import ASYNCIO, SYNC, Contender
-from benchmarks.cost import Cost, cost_of, cost_of_call
-from benchmarks.files import MIB, make_random_file, warm
-from benchmarks.workloads._workload import Run, Workload
+from uringfile._bench.contenders import ASYNCIO, SYNC, Contender
+from uringfile._bench.cost import Cost, cost_of, cost_of_call
+from uringfile._bench.files import MIB, make_random_file, size_of, warm
+from uringfile._bench.workloads._workload import Run, Workload
 
 
 class Sequential(Workload):
     name = "read-1m-sequential"
     title = "Sequential 1 MiB reads, cached, 1 in flight"
     unit = "MiB"
+    only_reads = True
     contenders = (SYNC, *ASYNCIO)
 
     def prepare(self, directory: Path, size: int) -> None:
@@ -27,7 +28,7 @@ class Sequential(Workload):
     async def job(self, contender: Contender, directory: Path) -> AsyncIterator[Run]:
         path = directory / "read.bin"
         warm(path)
-        offsets = cycle(range(0, path.stat().st_size, MIB))
+        offsets = cycle(range(0, size_of(path) - MIB + 1, MIB))
         if contender.name == SYNC:
             with open(path, "rb", buffering=0) as file:
                 yield _in_a_loop(file, offsets)

@@ -14,10 +14,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.contenders import ASYNCIO, Contender, File
-from benchmarks.cost import Cost, cost_of
-from benchmarks.files import BLOCK, MIB, make_random_file, settle, warm
-from benchmarks.workloads._workload import Run, Workload, together
+from uringfile._bench.contenders import ASYNCIO, Contender, File
+from uringfile._bench.cost import Cost, cost_of
+from uringfile._bench.files import BLOCK, MIB, make_random_file, settle, size_of, warm
+from uringfile._bench.workloads._workload import Run, Workload, together
 
 READERS = 64
 READS = 32
@@ -44,7 +44,7 @@ class Ticker(Workload):
             contender.open(path, handles=READERS) as files,
             contender.open(directory / "write.bin", writable=True) as (written,),
         ):
-            yield _run(files, written, path.stat().st_size)
+            yield _run(files, written, size_of(path))
         settle(directory / "write.bin")
 
 

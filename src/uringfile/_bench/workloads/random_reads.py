@@ -8,10 +8,9 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
-from benchmarks.contenders import ASYNCIO, SYNC, Contender
-from benchmarks.contenders.fio import Fio
-from benchmarks.cost import Cost, cost_of, cost_of_call
-from benchmarks.files import (
+from uringfile._bench.contenders import ASYNCIO, SYNC, Contender
+from uringfile._bench.cost import Cost, cost_of, cost_of_call
+from uringfile._bench.files import (
     BLOCK,
     descriptor,
     drop,
@@ -20,12 +19,13 @@ from benchmarks.files import (
     shuffled_offsets,
     warm,
 )
-from benchmarks.workloads._workload import Run, Workload, together
+from uringfile._bench.workloads._workload import Run, Workload, together
 
 
 class RandomReads(Workload):
     unit = "read"
     per_loop = 64
+    only_reads = True
 
     def __init__(self, in_flight: int, direct: bool) -> None:
         where = "direct" if direct else "cached"
@@ -45,8 +45,8 @@ class RandomReads(Workload):
             drop(path)
         else:
             warm(path)
-        if isinstance(contender, Fio):
-            yield self._of_fio(contender, path)
+        if contender.is_program:
+            yield self._of_program(contender, path)
         elif contender.name == SYNC:
             with descriptor(path, direct=self._direct) as fd:
                 yield self._in_a_loop(fd, shuffled_offsets(path, 1)[0])
@@ -73,9 +73,10 @@ class RandomReads(Workload):
 
         return run
 
-    def _of_fio(self, fio: Fio, path: Path) -> Run:
+    def _of_program(self, program: Contender, path: Path) -> Run:
         async def run(loops: int) -> Cost:
-            return fio.random_reads(path, self._direct, self._in_flight, loops * self.per_loop)
+            reads = loops * self.per_loop
+            return program.random_reads(path, self._direct, self._in_flight, reads)
 
         return run
 

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contenders._contender import Contender, File
-from benchmarks.files import descriptor, pread_direct, read_whole
+from uringfile._bench.contenders._contender import Contender, File
+from uringfile._bench.files import descriptor, pread_direct, read_whole
 
 
 def _pread_all(fd: int, requests: Sequence[tuple[int, int]]) -> list[bytes]:

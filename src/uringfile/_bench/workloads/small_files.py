@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.contenders import ASYNCIO, SYNC, Contender
-from benchmarks.cost import Cost, cost_of, cost_of_call
-from benchmarks.files import read_whole
-from benchmarks.workloads._workload import Run, Workload, together
+from uringfile._bench.contenders import ASYNCIO, SYNC, Contender
+from uringfile._bench.cost import Cost, cost_of, cost_of_call
+from uringfile._bench.files import read_whole
+from uringfile._bench.workloads._workload import Run, Workload, together
 
 FILES = 4_000
 SIZE = 1024

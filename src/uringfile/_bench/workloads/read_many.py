@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
-from benchmarks.contenders import ASYNCIO, SYNC, Contender, File
-from benchmarks.cost import Cost, cost_of, cost_of_call
-from benchmarks.files import BLOCK, descriptor, make_random_file, shuffled_offsets, warm
-from benchmarks.workloads._workload import Run, Workload
+from uringfile._bench.contenders import ASYNCIO, SYNC, Contender, File
+from uringfile._bench.cost import Cost, cost_of, cost_of_call
+from uringfile._bench.files import BLOCK, descriptor, make_random_file, shuffled_offsets, warm
+from uringfile._bench.workloads._workload import Run, Workload
 
 BATCH = 256
 
@@ -22,6 +22,7 @@ class ReadMany(Workload):
     title = f"{BATCH} random 4 KiB reads in one await, cached"
     unit = "read"
     per_loop = BATCH
+    only_reads = True
     contenders = (SYNC, *ASYNCIO)
 
     def prepare(self, directory: Path, size: int) -> None:
