@@ -36,7 +36,7 @@ static const struct uf_engine_ops *ops_of(int kind)
 	}
 }
 
-int uf_open(int kind, unsigned entries, uf_engine **out, const char **step)
+int uf_open(int kind, unsigned entries, unsigned sqpoll_ms, uf_engine **out, const char **step)
 {
 	const struct uf_engine_ops *ops = ops_of(kind);
 	uf_engine *engine;
@@ -62,7 +62,7 @@ int uf_open(int kind, unsigned entries, uf_engine **out, const char **step)
 		free(engine);
 		return ret;
 	}
-	ret = ops->open(engine, entries, step);
+	ret = ops->open(engine, entries, sqpoll_ms, step);
 	if (ret) {
 		close(engine->eventfd);
 		free(engine);

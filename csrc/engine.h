@@ -28,7 +28,7 @@ struct uf_op {
 /* One per engine, as fio's ioengines have it. Every function may rely on what
  * engine.c has checked: same process, not shut down, room in flight. */
 struct uf_engine_ops {
-	int (*open)(uf_engine *engine, unsigned entries, const char **step);
+	int (*open)(uf_engine *engine, unsigned entries, unsigned sqpoll_ms, const char **step);
 	void (*describe)(const uf_engine *engine, uf_info *info);
 	int (*submit)(uf_engine *engine, const struct uf_op *op);
 	int (*flush)(uf_engine *engine);

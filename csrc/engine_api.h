@@ -76,8 +76,12 @@ typedef struct {
 typedef struct uf_engine uf_engine;
 
 /* entries is a wish, rounded and shrunk as the locked-memory limit demands.
+ * sqpoll_ms above 0 asks io_uring for a thread of the kernel that takes what is
+ * flushed without a system call, and sleeps after so many idle milliseconds
+ * (IORING_SETUP_SQPOLL); where the kernel refuses that, the ring does without.
  * -errno when the kernel refuses; *step then names the call that was refused. */
-int uf_open(int kind, unsigned entries, uf_engine **engine, const char **step);
+int uf_open(int kind, unsigned entries, unsigned sqpoll_ms, uf_engine **engine,
+	    const char **step);
 void uf_describe(const uf_engine *engine, uf_info *info);
 int uf_eventfd(const uf_engine *engine);
 

@@ -224,11 +224,13 @@ static void init_aio(void)
 #endif
 }
 
-static int posix_aio_open(uf_engine *base, unsigned entries, const char **step)
+static int posix_aio_open(uf_engine *base, unsigned entries, unsigned sqpoll_ms,
+			  const char **step)
 {
 	struct posix_aio_engine *engine = of(base);
 
 	(void)entries;
+	(void)sqpoll_ms;
 	pthread_once(&aio_once, init_aio);
 	base->capacity = CAPACITY;
 	base->opcodes = 1u << UF_READ | 1u << UF_WRITE | 1u << UF_FSYNC | 1u << UF_FDATASYNC;

@@ -45,20 +45,33 @@ static const int sqe_opcode[UF_OPCODES] = {
 
 /* Newest first: what an older kernel does not know it refuses with EINVAL. */
 static const unsigned setup_flags[] = {
+	IORING_SETUP_SQPOLL | IORING_SETUP_SUBMIT_ALL,
+	IORING_SETUP_SQPOLL,
 	IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
 	IORING_SETUP_SUBMIT_ALL,
 	0,
 };
 
-static int open_ring(struct uf_ring *ring, unsigned entries, const char **step)
+/* SQPOLL may be refused by itself: to the unprivileged (EPERM, before Linux 5.13), or
+ * for lack of threads (EAGAIN). */
+static int may_do_with_less(int error, unsigned flags)
+{
+	return error == -EINVAL ||
+	       (flags & IORING_SETUP_SQPOLL && error && error != -ENOMEM);
+}
+
+static int open_ring(struct uf_ring *ring, unsigned entries, unsigned sqpoll_ms,
+		     const char **step)
 {
 	int ret = -EINVAL;
 
 	while (entries) {
 		for (size_t i = 0; i < sizeof(setup_flags) / sizeof(*setup_flags); i++) {
+			if (setup_flags[i] & IORING_SETUP_SQPOLL && !sqpoll_ms)
+				continue;
 			ret = uf_ring_open(ring, entries, entries * CQ_FACTOR,
-					   setup_flags[i], step);
-			if (ret != -EINVAL)
+					   setup_flags[i], sqpoll_ms, step);
+			if (!may_do_with_less(ret, setup_flags[i]))
 				break;
 		}
 		if (ret != -ENOMEM)
@@ -86,13 +99,18 @@ static int probe(struct uring_engine *engine)
 	return engine->base.opcodes & (1u << UF_READ) ? 0 : -EOPNOTSUPP;
 }
 
+/* How long the thread of SQPOLL may take; without it the completion is there at once. */
+#define ROUND_TRIP_MS 5000
+
 /* A filter may allow the set-up and refuse io_uring_enter: try it. */
 static int round_trip(struct uf_ring *ring)
 {
 	struct io_uring_sqe *sqe = uf_ring_next_sqe(ring);
 	int tries = 100;
-	int ret;
+	int ret = uf_ring_get_events(ring);	/* with SQPOLL submit may go without the call */
 
+	if (ret)
+		return ret;
 	sqe->opcode = IORING_OP_NOP;
 	sqe->user_data = CANCEL_TOKEN;
 	do {
@@ -101,33 +119,35 @@ static int round_trip(struct uf_ring *ring)
 	if (ret)
 		return ret;
 	if (!uf_ring_ready(ring))
+		uf_ring_wait(ring, ROUND_TRIP_MS);
+	if (!uf_ring_ready(ring))
 		return -EIO;
 	ret = uf_ring_peek(ring)->res;
 	uf_ring_advance(ring);
 	return ret;
 }
 
-static int uring_open(uf_engine *base, unsigned entries, const char **step)
+static int uring_open(uf_engine *base, unsigned entries, unsigned sqpoll_ms, const char **step)
 {
 	struct uring_engine *engine = of(base);
 	struct uf_ring *ring = &engine->ring;
 	unsigned workers[2] = { BOUNDED_WORKERS, 0 };
 	int ret;
 
-	ret = open_ring(ring, entries, step);
+	ret = open_ring(ring, entries, sqpoll_ms, step);
 	if (ret)
 		return ret;
 	base->capacity = ring->cq_entries / 2;
-	*step = "io_uring_register(EVENTFD)";
-	ret = uf_ring_register(ring, IORING_REGISTER_EVENTFD, &base->eventfd, 1);
-	if (ret)
-		goto fail;
 	*step = "io_uring_register(PROBE)";
 	ret = probe(engine);
 	if (ret)
 		goto fail;
 	*step = "io_uring_enter";
 	ret = round_trip(ring);
+	if (ret)
+		goto fail;
+	*step = "io_uring_register(EVENTFD)";
+	ret = uf_ring_register(ring, IORING_REGISTER_EVENTFD, &base->eventfd, 1);
 	if (ret)
 		goto fail;
 	*step = "malloc";
@@ -205,7 +225,8 @@ static int passing(int error)
 }
 
 /* The kernel takes nothing any more (the ring's fd was closed under us, a
- * filter was installed): what is staged completes with that error. */
+ * filter was installed): what is staged completes with that error; but what
+ * the thread of SQPOLL may still take stays in flight. */
 static void fail_staged(struct uring_engine *engine, int error)
 {
 	const struct io_uring_sqe *sqe;

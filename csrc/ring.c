@@ -5,6 +5,7 @@
 #include "ring.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -77,15 +78,18 @@ static void point_into(struct uf_ring *ring, const struct io_uring_params *param
 }
 
 int uf_ring_open(struct uf_ring *ring, unsigned entries, unsigned cq_entries,
-		 unsigned setup_flags, const char **step)
+		 unsigned setup_flags, unsigned idle_ms, const char **step)
 {
 	struct io_uring_params params = {
 		.flags = setup_flags | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
 		.cq_entries = cq_entries,
+		.sq_thread_idle = idle_ms,
 	};
-	const unsigned needed = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP;
+	unsigned needed = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP;
 	int ret;
 
+	if (setup_flags & IORING_SETUP_SQPOLL)
+		needed |= IORING_FEAT_SQPOLL_NONFIXED;	/* Linux 5.11 */
 	memset(ring, 0, sizeof(*ring));
 	*step = "io_uring_setup";
 	ring->fd = sys_setup(entries, &params);
@@ -144,6 +148,34 @@ unsigned uf_ring_staged(const struct uf_ring *ring)
 	return ring->sq_tail - __atomic_load_n(ring->ksq_head, __ATOMIC_ACQUIRE);
 }
 
+static int polled(const struct uf_ring *ring)
+{
+	return !!(ring->setup_flags & IORING_SETUP_SQPOLL);
+}
+
+/* SQPOLL: from the store of tail on, the kernel's thread takes the sqes when it likes. */
+static int hand_to_thread(struct uf_ring *ring)
+{
+	int ret = 0;
+
+	/* Release, with the thread's acquire of tail: the sqes are written. */
+	__atomic_store_n(ring->ksq_tail, ring->sq_tail, __ATOMIC_RELEASE);
+	/* Full fence, with the thread's own between setting NEED_WAKEUP and its last
+	 * look at tail: either it sees the sqes, or the flag is seen here. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (__atomic_load_n(ring->ksq_flags, __ATOMIC_RELAXED) & IORING_SQ_NEED_WAKEUP)
+		ret = sys_enter(ring->fd, uf_ring_staged(ring), IORING_ENTER_SQ_WAKEUP);
+	while (ret >= 0 && uf_ring_staged(ring) >= ring->entries) {
+		/* Older kernels take nothing while completions overflow. */
+		if (uf_ring_pending(ring))
+			return -EBUSY;
+		ret = sys_enter(ring->fd, 0, IORING_ENTER_SQ_WAIT);
+		if (ret == -EINTR)
+			ret = 0;
+	}
+	return ret < 0 ? ret : 0;
+}
+
 int uf_ring_submit(struct uf_ring *ring)
 {
 	unsigned staged = uf_ring_staged(ring);
@@ -151,6 +183,8 @@ int uf_ring_submit(struct uf_ring *ring)
 
 	if (!staged)
 		return 0;
+	if (polled(ring))
+		return hand_to_thread(ring);
 	/* Release, with the kernel's acquire of tail: the sqes are written. */
 	__atomic_store_n(ring->ksq_tail, ring->sq_tail, __ATOMIC_RELEASE);
 	/* What completes during the call is seen by the caller's own look at the
@@ -176,10 +210,14 @@ int uf_ring_submit(struct uf_ring *ring)
 
 const struct io_uring_sqe *uf_ring_unstage(struct uf_ring *ring)
 {
-	if (!uf_ring_staged(ring))
+	int published = ring->sq_tail == *ring->ksq_tail;
+
+	/* SQPOLL: what is published may be taken any moment, also by a thread that sleeps. */
+	if (!uf_ring_staged(ring) || (published && polled(ring)))
 		return NULL;
 	ring->sq_tail--;
-	__atomic_store_n(ring->ksq_tail, ring->sq_tail, __ATOMIC_RELEASE);
+	if (published)
+		__atomic_store_n(ring->ksq_tail, ring->sq_tail, __ATOMIC_RELEASE);
 	return &ring->sqes[ring->sq_tail & ring->sq_mask];
 }
 
@@ -190,16 +228,28 @@ int uf_ring_pending(const struct uf_ring *ring)
 	return !!(flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN));
 }
 
+int uf_ring_get_events(struct uf_ring *ring)
+{
+	return sys_enter(ring->fd, 0, IORING_ENTER_GETEVENTS);
+}
+
 void uf_ring_run_pending(struct uf_ring *ring)
 {
 	if (uf_ring_pending(ring))
-		sys_enter(ring->fd, 0, IORING_ENTER_GETEVENTS);
+		uf_ring_get_events(ring);
 }
 
 unsigned uf_ring_ready(const struct uf_ring *ring)
 {
 	/* Acquire, with the kernel's release of tail: the cqes are written. */
 	return __atomic_load_n(ring->kcq_tail, __ATOMIC_ACQUIRE) - *ring->kcq_head;
+}
+
+void uf_ring_wait(const struct uf_ring *ring, int timeout_ms)
+{
+	struct pollfd poll_fd = { .fd = ring->fd, .events = POLLIN };
+
+	poll(&poll_fd, 1, timeout_ms);
 }
 
 const struct io_uring_cqe *uf_ring_peek(const struct uf_ring *ring)

@@ -32,9 +32,10 @@ struct uf_ring {
 	size_t sqes_size;
 };
 
-/* 0 or -errno; *step names the call that was refused. */
+/* 0 or -errno; *step names the call that was refused. idle_ms: how long the thread
+ * of IORING_SETUP_SQPOLL looks for work before it sleeps. */
 int uf_ring_open(struct uf_ring *ring, unsigned entries, unsigned cq_entries,
-		 unsigned setup_flags, const char **step);
+		 unsigned setup_flags, unsigned idle_ms, const char **step);
 /* forked: only drop this process's copy of the descriptor. */
 void uf_ring_close(struct uf_ring *ring, int forked);
 
@@ -44,19 +45,24 @@ int uf_ring_register(struct uf_ring *ring, unsigned opcode, void *arg, unsigned 
 struct io_uring_sqe *uf_ring_next_sqe(struct uf_ring *ring);
 unsigned uf_ring_staged(const struct uf_ring *ring);
 
-/* Let the kernel consume everything staged: 0 or -errno. */
+/* Let the kernel consume everything staged: 0 or -errno. With SQPOLL its thread does
+ * so a little later; there is room for another sqe, all the same. */
 int uf_ring_submit(struct uf_ring *ring);
 
-/* Withdraw the newest staged sqe that the kernel has not consumed, or NULL. */
+/* Withdraw the newest staged sqe that the kernel will not consume, or NULL. */
 const struct io_uring_sqe *uf_ring_unstage(struct uf_ring *ring);
 
 /* Whether there is deferred completion work, or completions beyond the queue. */
 int uf_ring_pending(const struct uf_ring *ring);
 
-/* Run deferred completion work and move overflowed completions into the queue. */
+/* Run deferred completion work and move overflowed completions into the queue: 0 or
+ * -errno. run_pending does so when there is any. */
+int uf_ring_get_events(struct uf_ring *ring);
 void uf_ring_run_pending(struct uf_ring *ring);
 
 unsigned uf_ring_ready(const struct uf_ring *ring);
+/* Block until a cqe is there or timeout_ms has passed. */
+void uf_ring_wait(const struct uf_ring *ring, int timeout_ms);
 /* The oldest cqe, then give its place back to the kernel. ready must be above 0. */
 const struct io_uring_cqe *uf_ring_peek(const struct uf_ring *ring);
 void uf_ring_advance(struct uf_ring *ring);

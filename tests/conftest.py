@@ -37,6 +37,20 @@ def why_missing(name: str) -> str | None:
 
 MISSING = {name: why_missing(name) for name in ENGINE_NAMES}
 
+#: For how long the kernel's thread looks for work in tests of SQPOLL: short enough that it also
+#: falls asleep in them.
+SQPOLL_MS = 2
+
+
+def sqpoll_engine() -> NativeEngine:
+    """io_uring with SQPOLL; where it is not to be had, a named skip."""
+    count("io_uring")
+    engine = NativeEngine("io_uring", sqpoll_ms=SQPOLL_MS)
+    if "sqpoll" not in engine.describe(None).features:
+        engine.destroy()
+        pytest.skip("the kernel refuses SQPOLL (needs Linux 5.11, for the unprivileged 5.13)")
+    return engine
+
 
 @pytest.fixture(params=ENGINE_NAMES)
 def engine(request: pytest.FixtureRequest) -> str:

@@ -276,12 +276,16 @@ def test_idle_engines_leave_the_workers_to_others(data: Path) -> None:
     os.close(fd)
 
 
-async def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
-    monkeypatch.setenv("URINGFILE_POLL_US", "soon")
+@pytest.mark.parametrize("text", ["soon", "-1", "1.5", "٣", "9" * 12])
+@pytest.mark.parametrize("variable", ["URINGFILE_POLL_US", "URINGFILE_SQPOLL_MS"])
+async def test_a_bad_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, data: Path, variable: str, text: str
+) -> None:
+    monkeypatch.setenv(variable, text)
     gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        with pytest.raises(ValueError, match="URINGFILE_POLL_US"):
+        with pytest.raises(ValueError, match=variable):
             await AIOFile(data)
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import count
+from conftest import SQPOLL_MS, check, count, sqpoll_engine
 from fake_engine import FakeEngine
 
+from uringfile import engine_info
 from uringfile._engine import ENGINE_NAMES, FDATASYNC, FSYNC, READ, WRITE
 from uringfile._native_engine import NativeEngine, pin
 
@@ -69,10 +71,16 @@ def _is_pipe(fd: int) -> bool:
     return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
 
 
-@pytest.fixture(params=[*ENGINE_NAMES, "fake"])
+@pytest.fixture(params=[*ENGINE_NAMES, "io_uring-sqpoll", "fake"])
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    count(request.param)
-    engine = FakeEngine() if request.param == "fake" else NativeEngine(request.param)
+    engine: Any
+    if request.param == "fake":
+        engine = FakeEngine()
+    elif request.param == "io_uring-sqpoll":
+        engine = sqpoll_engine()
+    else:
+        count(request.param)
+        engine = NativeEngine(request.param)
     rig = Rig(engine)
     yield rig
     engine.destroy()
@@ -111,6 +119,24 @@ def test_1_full_engine_says_eagain_and_works_again(rig: Rig, fd: int) -> None:
         pytest.fail("the engine never filled up")
     assert rig.finish(accepted) == [8] * len(accepted)
     assert rig.finish([rig.submit(READ, fd, bytearray(8))]) == [8]
+
+
+def test_1_a_flush_makes_room(rig: Rig, pipe: tuple[int, int]) -> None:
+    """Reads that hang take room in the engine, but none in the submission queue."""
+    hung: list[int] = []
+    for _ in range(8 if rig.fake else 100):
+        token = rig.submit(READ, pipe[0], bytearray(1))
+        if token == -errno.EAGAIN:
+            assert rig.engine.flush() >= 0
+            token = rig.submit(READ, pipe[0], bytearray(1))
+        assert token >= 0
+        hung.append(token)
+    rig.engine.flush()
+    os.write(pipe[1], b"x" * len(hung))
+    if rig.fake:
+        for operation in rig.engine.pending():
+            rig.engine.complete(operation.token, 1)
+    assert rig.finish(hung) == [1] * len(hung)
 
 
 # ---- 2. exactly one completion ---
@@ -370,3 +396,72 @@ def test_a_lane_does_not_outlive_its_file(data: Path, tmp_path: Path) -> None:
     assert buffer == b"other!!!"
     rig.engine.destroy()
     os.close(fd)
+
+
+# ---- SQPOLL ---
+
+
+def test_sqpoll_wakes_its_thread(fd: int) -> None:
+    """Flushed while the thread works, falls asleep or sleeps: it is always taken."""
+    rig = Rig(sqpoll_engine())
+    rng = random.Random(3)
+    for _ in range(200):
+        time.sleep(rng.uniform(0, 2.5 * SQPOLL_MS) / 1000)
+        token = rig.submit(READ, fd, bytearray(8), 8)
+        rig.engine.flush()
+        deadline = time.monotonic() + 5
+        while token not in rig.results:
+            assert time.monotonic() < deadline, "never taken"
+            rig.engine.wait(5000)
+            rig.reap()
+        assert rig.results[token] == 8
+    rig.engine.destroy()
+
+
+def test_sqpoll_may_take_what_was_published_at_any_time(data: Path) -> None:
+    """No flush reaches a ring whose descriptor is gone, but its thread may still wake: what
+    it may take neither fails nor gives its memory back."""
+    before = set(os.listdir("/proc/self/fd"))
+    rig = Rig(sqpoll_engine())
+    fd = os.open(data, os.O_RDONLY)
+    assert rig.finish([rig.submit(READ, fd, bytearray(8))]) == [8]
+    (ring,) = [
+        int(name)
+        for name in set(os.listdir("/proc/self/fd")) - before
+        if os.path.lexists(f"/proc/self/fd/{name}")
+        and os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[io_uring]"
+    ]
+    time.sleep(0.1)  # now it sleeps
+    placeholder = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(placeholder, ring)
+    published = rig.submit(READ, fd, bytearray(8))
+    for _ in range(3):
+        rig.engine.flush()
+        rig.reap()
+    assert published not in rig.results
+    rig.engine.destroy()
+    os.close(placeholder)
+    os.close(fd)
+
+
+def test_sqpoll_is_asked_for_by_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    sqpoll_engine().destroy()
+    monkeypatch.delenv("URINGFILE_ENGINE", raising=False)
+    monkeypatch.setenv("URINGFILE_SQPOLL_MS", "5")
+    assert "sqpoll" in engine_info().features
+    for off in ("0", ""):
+        monkeypatch.setenv("URINGFILE_SQPOLL_MS", off)
+        assert "sqpoll" not in engine_info().features
+
+
+def test_without_a_thread_to_spare_the_ring_does_without_sqpoll() -> None:
+    sqpoll_engine().destroy()
+    code = """
+import os, resource, uringfile
+if not os.getuid():
+    os.setuid(65534)  # no limit holds for root
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+info = uringfile.engine_info()
+print(info.engine, "sqpoll" in info.features)
+"""
+    assert check(code, URINGFILE_SQPOLL_MS="5", URINGFILE_ENGINE="") == "io_uring False\n"

@@ -225,7 +225,10 @@ asyncio.run(main())
 # ---- what it costs ---
 
 
-async def test_no_kernel_thread_polls(data: Path, engine: Any) -> None:
+async def test_no_kernel_thread_polls(
+    data: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("URINGFILE_SQPOLL_MS", raising=False)
     async with AIOFile(data, "rb", engine=engine) as f:
         await f.read(8)
         names = [

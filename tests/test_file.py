@@ -15,11 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_cold, open_fds
+from conftest import SQPOLL_MS, count, make_cold, open_fds, sqpoll_engine
 
 from uringfile import AIOFile, ClosedFileError, stats
+from uringfile._engine import ENGINE_NAMES
 
 TMPFS = Path("/dev/shm")
+
+
+@pytest.fixture(params=[*ENGINE_NAMES, "io_uring-sqpoll"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each engine in turn, and io_uring with SQPOLL."""
+    name, _, sqpoll = request.param.partition("-")
+    if sqpoll:
+        sqpoll_engine().destroy()
+        monkeypatch.setenv("URINGFILE_SQPOLL_MS", str(SQPOLL_MS))
+    else:
+        count(name)
+    return str(name)
 
 
 @pytest.fixture(params=["disk", "tmpfs", "direct"])

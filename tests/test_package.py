@@ -71,7 +71,7 @@ def test_other_systems_get_an_import_error() -> None:
 
 # From the bottom to the top. A module may import from its own line and from those above it.
 LAYERS = [
-    {"_native"},
+    {"_native", "_environment"},
     {
         "_engine",
         "_errors",
@@ -103,7 +103,17 @@ LAYERS = [
     {"_bench"},
 ]
 
-PURE = {"_mode", "_statx", "_text", "_splitter", "_frames", "_cookie", "_newlines", "_window"}
+PURE = {
+    "_environment",
+    "_mode",
+    "_statx",
+    "_text",
+    "_splitter",
+    "_frames",
+    "_cookie",
+    "_newlines",
+    "_window",
+}
 
 
 def imports(module: str) -> set[str]:

@@ -7,30 +7,38 @@ import os
 
 from uringfile import _kernel
 from uringfile._engine import ENGINE_NAMES, Engine
+from uringfile._environment import number
 from uringfile._errors import EngineUnavailable
 from uringfile._native_engine import NativeEngine
 
 VARIABLE = "URINGFILE_ENGINE"
+
+#: Milliseconds that a thread of the kernel looks for new operations before it sleeps, so that
+#: submitting takes no system call (IORING_SETUP_SQPOLL, Linux 5.11); 0 or unset: no such thread.
+#: It takes a core while it looks, for each event loop.
+SQPOLL_VARIABLE = "URINGFILE_SQPOLL_MS"
 
 
 def open_engine(wanted: str | None) -> tuple[Engine, str | None]:
     """An engine, and why it is not io_uring (``None`` when it is, or was asked for).
 
     ``wanted`` names one, else the variable ``URINGFILE_ENGINE`` does; otherwise io_uring
-    is tried, and POSIX AIO on any refusal. Raises ``ValueError`` for an unknown name and
+    is tried, and POSIX AIO on any refusal. Raises ``ValueError`` for an unknown name or a
+    bad ``URINGFILE_SQPOLL_MS``, and
     ``EngineUnavailable`` for an engine that was named and cannot start, or when none can.
     """
+    sqpoll_ms = number(SQPOLL_VARIABLE, "milliseconds", 0)
     name = wanted or os.environ.get(VARIABLE) or None
     if name is not None:
         if name not in ENGINE_NAMES:
             raise ValueError(f"unknown engine {name!r}: {' or '.join(ENGINE_NAMES)}")
         try:
-            return NativeEngine(name), None
+            return NativeEngine(name, sqpoll_ms=sqpoll_ms), None
         except OSError as refusal:
             text = f"{name} cannot start: {_explain(name, refusal)}"
             raise EngineUnavailable(refusal.errno, text) from refusal
     try:
-        return NativeEngine("io_uring"), None
+        return NativeEngine("io_uring", sqpoll_ms=sqpoll_ms), None
     except OSError as refusal:
         reason = _explain("io_uring", refusal)
     try:

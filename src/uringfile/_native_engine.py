@@ -24,7 +24,7 @@ _KINDS = {"io_uring": lib.UF_IO_URING, "posix_aio": lib.UF_POSIX_AIO}
 
 # What is worth telling of IORING_FEAT_* and IORING_SETUP_* (bit numbers: kernel ABI).
 _FEATURES = {1: "nodrop", 5: "fast_poll", 7: "sqpoll_nonfixed", 9: "native_workers"}
-_SETUP_FLAGS = {7: "submit_all", 8: "coop_taskrun", 9: "taskrun_flag"}
+_SETUP_FLAGS = {1: "sqpoll", 7: "submit_all", 8: "coop_taskrun", 9: "taskrun_flag"}
 
 for _number, _name in enumerate(_engine.OPCODE_NAMES):
     if getattr(lib, "UF_" + _name.upper()) != _number:
@@ -64,12 +64,15 @@ copy = ffi.memmove
 
 
 class NativeEngine:
-    """An engine of ``csrc``, owned by the thread that made it."""
+    """An engine of ``csrc``, owned by the thread that made it.
 
-    def __init__(self, name: str, entries: int = ENTRIES) -> None:
+    ``sqpoll_ms`` above 0: see ``_choice.SQPOLL_VARIABLE``.
+    """
+
+    def __init__(self, name: str, entries: int = ENTRIES, sqpoll_ms: int = 0) -> None:
         out = ffi.new("uf_engine **")
         step = ffi.new("char **")
-        ret = lib.uf_open(_KINDS[name], entries, out, step)
+        ret = lib.uf_open(_KINDS[name], entries, sqpoll_ms, out, step)
         if ret:
             raise OSError(-ret, f"{ffi.string(step[0]).decode()}: {os.strerror(-ret)}")
         self.name = name

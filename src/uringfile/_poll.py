@@ -13,8 +13,9 @@ against 17,000/s at 46 us.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
+
+from uringfile._environment import number
 
 #: Microseconds to stay awake after a flush; 0 turns it off.
 VARIABLE = "URINGFILE_POLL_US"
@@ -31,7 +32,7 @@ class AdaptivePoll:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._seconds = _microseconds() / 1e6
+        self._seconds = number(VARIABLE, "microseconds", DEFAULT_US) / 1e6
         self._credit = MOST_CREDIT
         self._awake = False
         self._came = False
@@ -64,10 +65,3 @@ class AdaptivePoll:
             if self._credit <= 0:
                 self._credit = -PAUSE
         self._awake = False
-
-
-def _microseconds() -> int:
-    text = os.environ.get(VARIABLE) or str(DEFAULT_US)
-    if not text.isdecimal():
-        raise ValueError(f"{VARIABLE} must be a number of microseconds, not {text!r}")
-    return int(text)
