@@ -11,6 +11,7 @@ from uringfile._engine import EngineInfo
 from uringfile._errors import ClosedFileError, EngineUnavailable
 from uringfile._file import AIOFile
 from uringfile._fileobject import FileIOWrapperBase
+from uringfile._log import LogWriter
 from uringfile._loop import engine_info, stats
 from uringfile._readers import LineReader, Reader
 from uringfile._stream import async_open, clone
@@ -27,6 +28,7 @@ __all__ = [
     "EngineUnavailable",
     "FileIOWrapperBase",
     "LineReader",
+    "LogWriter",
     "Reader",
     "Stats",
     "TextFileWrapper",
