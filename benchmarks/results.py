@@ -15,7 +15,7 @@ class Results:
         self.gaps: dict[str, str] = {}
         for bench in suite:
             workload, contender = bench.get_name().split("/")
-            self.series.setdefault(workload, {})[contender] = _series(bench)
+            self.series.setdefault(workload, {})[contender] = series_of(bench)
             self.gaps[workload] = bench.get_metadata()["gaps"]
             self.counter: str = bench.get_metadata()["syscalls_by"]
         self.environment: dict[str, str] = suite.get_metadata()
@@ -27,7 +27,7 @@ class Results:
         return cls(pyperf.BenchmarkSuite.load(str(path)))
 
 
-def _series(bench: pyperf.Benchmark) -> Series:
+def series_of(bench: pyperf.Benchmark) -> Series:
     series = Series({}, {}, bench.get_metadata()["contender"], {}, _syscalls(bench))
     for run in bench.get_runs():
         metadata = run.get_metadata()

@@ -8,6 +8,7 @@ contender once, next to the others, and ratios are taken within a round.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,7 @@ def main() -> None:
     failures = 0
     benchmarks: list[pyperf.Benchmark] = []
     counter_name, counter = find_counter()
-    with _directory(args.dir) as directory:
+    with new_directory(args.dir) as directory:
         for workload in args.workloads:
             workload.prepare(directory, args.size * MIB)
             contenders = [name for name in workload.contenders if name in args.contenders]
@@ -96,9 +97,9 @@ def _rounds(
                 continue
             try:
                 if number == 0:
-                    loops[name] = _calibrate(workload, name, directory, seconds)
+                    loops[name] = calibrate(workload, name, directory, seconds)
                     continue
-                bench = _worker(
+                bench = worker(
                     workload, name, directory, f"--loops={loops[name]}", "--values=1", "--warmups=1"
                 )
             except Gap as gap:
@@ -115,11 +116,17 @@ def _rounds(
     return found, gaps
 
 
-def _calibrate(workload: Workload, contender: str, directory: Path, seconds: float) -> int:
+def calibrate(
+    workload: Workload,
+    contender: str,
+    directory: Path,
+    seconds: float,
+    environment: dict[str, str] | None = None,
+) -> int:
     """How many loops take so many seconds; pyperf doubles them until they do."""
     if not workload.is_rate:
         return 1
-    bench = _worker(
+    bench = worker(
         workload,
         contender,
         directory,
@@ -127,6 +134,7 @@ def _calibrate(workload: Workload, contender: str, directory: Path, seconds: flo
         f"--min-time={seconds}",
         "--values=1",
         "--warmups=0",
+        environment=environment,
     )
     loops: int = bench.get_runs()[0].get_loops()
     return loops
@@ -154,14 +162,21 @@ def _command(workload: Workload, contender: str, directory: Path, *options: str)
     return [*command, "--directory", str(directory), "--worker", *options]
 
 
-def _worker(workload: Workload, contender: str, directory: Path, *options: str) -> pyperf.Benchmark:
-    """One measurement, in a process of its own."""
+def worker(
+    workload: Workload,
+    contender: str,
+    directory: Path,
+    *options: str,
+    environment: dict[str, str] | None = None,
+) -> pyperf.Benchmark:
+    """One measurement, in a process of its own; with such variables in its environment."""
     result = directory / "result.json"
     result.unlink(missing_ok=True)
     try:
         done = subprocess.run(
             _command(workload, contender, directory, "--result", str(result), *options),
             cwd=ROOT,
+            env={**os.environ, **(environment or {})},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -197,7 +212,7 @@ def _output(name: str, title: str) -> str:
 
 
 @contextmanager
-def _directory(parent: Path) -> Iterator[Path]:
+def new_directory(parent: Path) -> Iterator[Path]:
     """A new folder for the files, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="uringfile-bench-", dir=parent) as name:
         yield Path(name)

@@ -62,6 +62,19 @@ def test_what_a_contender_cannot_do_is_a_named_gap(tmp_path: Path) -> None:
     assert "Not measured: aiofile: aiofile has no O_DIRECT." in report
 
 
+def test_a_setting_is_measured_beside_the_default(tmp_path: Path) -> None:
+    options = ["--rounds", "2", "--seconds", "0.01", "--size", "1", "--dir", tmp_path]
+    settings = ("URINGFILE_POLL_US=0", "URINGFILE_POLL_US=soon")
+    workload = ("--workloads", "write-4k-cached-1")
+    contender = ("--contender", "uringfile-posix_aio")
+    out = _python("-m", "benchmarks.settings", *settings, *workload, *contender, *options)
+    rows = {line.split()[0]: line for line in out.splitlines() if "/s" in line}
+    assert list(rows) == ["default", "URINGFILE_POLL_US=0"]
+    assert "1.00 (1.00 to 1.00)" in rows["default"]
+    assert "URINGFILE_POLL_US must be a number" in out, "the variable reached the contender"
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_check_fails_for_a_ratio_that_is_out_of_reach() -> None:
     script = (
         "from benchmarks import check, targets",

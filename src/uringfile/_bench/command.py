@@ -30,8 +30,9 @@ from uringfile._engine import ENGINE_NAMES, EngineInfo
 from uringfile._errors import EngineUnavailable
 from uringfile._loop import engine_info
 
-# Beside the file that is read: one to write, a quarter of its size, lines, small files.
-_OTHER_FILES = 24 * MIB
+# Beside the file that is read: one to write, a quarter of its size, one of 32 MiB, lines,
+# small files.
+_OTHER_FILES = 56 * MIB
 
 WORKLOADS = {name: workload for name, workload in ALL.items() if not workload.needs_own_process}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uringfile._bench.workloads import (
     appends,
     idle,
+    large_write,
     lines,
     many_in_flight,
     random_reads,
@@ -19,6 +20,7 @@ from uringfile._bench.workloads._workload import Run, Workload
 _MODULES = (
     random_reads,
     random_writes,
+    large_write,
     sequential,
     appends,
     lines,

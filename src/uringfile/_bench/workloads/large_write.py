@@ -1,0 +1,64 @@
+"""One write of 32 MiB over a file that is there, into the page cache, one at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from uringfile._bench.contenders import ASYNCIO, SYNC, Contender, File
+from uringfile._bench.cost import Cost, cost_of, cost_of_call
+from uringfile._bench.files import MIB, descriptor, make_random_file, settle, warm
+from uringfile._bench.workloads._workload import Run, Workload
+
+_DATA = os.urandom(MIB) * 32
+
+
+class LargeWrite(Workload):
+    name = "write-32m-cached"
+    title = "32 MiB writes, cached, 1 in flight"
+    unit = "write"
+    contenders = (SYNC, *ASYNCIO)
+
+    def prepare(self, directory: Path, size: int) -> None:
+        make_random_file(directory / "large.bin", len(_DATA))
+
+    @asynccontextmanager
+    async def job(self, contender: Contender, directory: Path) -> AsyncIterator[Run]:
+        path = directory / "large.bin"
+        warm(path)
+        if contender.name == SYNC:
+            with descriptor(path, writable=True) as fd:
+                yield _in_a_loop(fd)
+        else:
+            async with contender.open(path, writable=True) as files:
+                yield _in_a_task(files[0])
+        settle(path)
+
+
+def _in_a_task(file: File) -> Run:
+    async def run(loops: int) -> Cost:
+        return await cost_of(_write(file, loops))
+
+    return run
+
+
+def _in_a_loop(fd: int) -> Run:
+    async def run(loops: int) -> Cost:
+        return cost_of_call(_pwrite, fd, loops)
+
+    return run
+
+
+async def _write(file: File, count: int) -> None:
+    for _ in range(count):
+        await file.write(_DATA, 0)
+
+
+def _pwrite(fd: int, count: int) -> None:
+    for _ in range(count):
+        os.pwrite(fd, _DATA, 0)
+
+
+WORKLOADS = [LargeWrite()]
