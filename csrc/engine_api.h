@@ -149,3 +149,9 @@ int uf_read_many_nowait(int fd, char *memory, int64_t *numbers, int n);
  * way that may wait. openat2(RESOLVE_CACHED), Linux 5.12. */
 int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, int n,
 		   uf_identity *identity);
+
+/* inotify(7), as the system calls are, but -errno. Need no engine; add follows the
+ * path, and so may wait for its file system. */
+int uf_inotify_open(void);
+int uf_inotify_add(int fd, const char *path, uint32_t mask);
+int uf_inotify_remove(int fd, int watch);

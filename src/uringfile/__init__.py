@@ -8,12 +8,14 @@ if sys.platform != "linux":
 from uringfile._binary import BinaryFileWrapper
 from uringfile._driver import Stats
 from uringfile._engine import EngineInfo
-from uringfile._errors import ClosedFileError, EngineUnavailable
+from uringfile._errors import ClosedFileError, CorruptLogError, EngineUnavailable
 from uringfile._file import AIOFile
 from uringfile._fileobject import FileIOWrapperBase
 from uringfile._log import LogWriter
+from uringfile._logreader import LogReader, Torn
 from uringfile._loop import engine_info, stats
 from uringfile._readers import LineReader, Reader
+from uringfile._recover import Recovery, recover
 from uringfile._stream import async_open, clone
 from uringfile._textfile import TextFileWrapper
 from uringfile._writer import Writer
@@ -24,17 +26,22 @@ __all__ = [
     "AIOFile",
     "BinaryFileWrapper",
     "ClosedFileError",
+    "CorruptLogError",
     "EngineInfo",
     "EngineUnavailable",
     "FileIOWrapperBase",
     "LineReader",
+    "LogReader",
     "LogWriter",
     "Reader",
+    "Recovery",
     "Stats",
     "TextFileWrapper",
+    "Torn",
     "Writer",
     "async_open",
     "clone",
     "engine_info",
+    "recover",
     "stats",
 ]

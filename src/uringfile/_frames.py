@@ -61,33 +61,33 @@ class FrameSplitter:
         """``offset`` is that of the first byte to come. Raises ``ImportError`` without
         google-crc32c."""
         self._value, self._extend = crc32c()
+        #: How many bytes a record has beside its payload.
+        self.overhead = HEADER.size
         #: The offset of the first byte that is not part of a whole, valid record.
         self.offset = offset
         #: Whether the bytes there are no record, and no bytes that follow can make one.
         self.invalid = False
+        #: Whether they are zeros, as where a preallocated file has not been written yet.
+        self.blank = False
+        #: How many bytes have come from ``offset`` on.
+        self.held = 0
         self._pieces: list[bytes] = []
-        self._held = 0
         self._needed = HEADER.size
-
-    @property
-    def held(self) -> int:
-        """How many bytes have come from ``offset`` on."""
-        return self._held
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The records that end in ``piece``; none from the first invalid one on."""
         self._pieces.append(piece)
-        self._held += len(piece)
+        self.held += len(piece)
         if self.invalid:
             self._pieces.clear()
             return []
-        if self._held < self._needed:
+        if self.held < self._needed:
             return []
         data = piece if len(self._pieces) == 1 else b"".join(self._pieces)
         records, end = self._split(data)
         self.offset += end
-        self._held -= end
-        self._pieces = [data[end:]] if self._held and not self.invalid else []
+        self.held -= end
+        self._pieces = [data[end:]] if self.held and not self.invalid else []
         return records
 
     def _split(self, data: bytes) -> tuple[list[bytes], int]:
@@ -108,6 +108,7 @@ class FrameSplitter:
             payload = data[start + HEADER.size : end]
             if self._extend(self._value(data[start : start + 4]), payload) != checksum:
                 self.invalid = True
+                self.blank = length == checksum == 0
                 break
             records.append(payload)
             start = end

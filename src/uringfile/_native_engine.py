@@ -37,6 +37,12 @@ read_nowait = lib.uf_read_nowait
 #: ``read_many_nowait(fd, memory, numbers, n)``: n of them, see csrc/engine_api.h.
 read_many_nowait = lib.uf_read_many_nowait
 
+#: inotify(7): ``inotify_open()``, ``inotify_add(fd, path, mask)`` (a path that ends with a
+#: zero byte), ``inotify_remove(fd, watch)``; a number or a negative errno.
+inotify_open: Callable[[], int] = lib.uf_inotify_open
+inotify_add: Callable[[int, bytes, int], int] = lib.uf_inotify_add
+inotify_remove: Callable[[int, int], int] = lib.uf_inotify_remove
+
 
 def as_numbers(numbers: array[int]) -> Any:
     """An ``array("q")`` as C sees it."""

@@ -1,0 +1,683 @@
+"""LogReader: records from any offset, the torn end, and following a path as tail -F does."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import check, open_fds, run
+
+from uringfile import ClosedFileError, CorruptLogError, LogReader, Torn, _native_engine
+from uringfile._frames import frame
+from uringfile._native_engine import inotify_add
+
+Encode = Callable[[bytes], bytes]
+
+
+@pytest.fixture(params=[b"\n", b"\r\n", b"aba", "framed"])
+def kind(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """How the records of a log are told apart: arguments for LogReader."""
+    return {"framed": True} if request.param == "framed" else {"separator": request.param}
+
+
+def encode(record: bytes, kind: dict[str, Any]) -> bytes:
+    return frame(record) if kind.get("framed") else record + kind["separator"]
+
+
+RECORDS = [b"", b"one", b"x" * 300, b"two\r", b"\0\0\0\0\0\0\0\0\0", b"last"]
+
+
+async def read_all(path: Path, **kwargs: Any) -> tuple[list[bytes], LogReader]:
+    async with LogReader(path, **kwargs) as reader:
+        return [record async for record in reader], reader
+
+
+# ---- reading -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 7, 64 * 1024])
+def test_records_and_offsets(
+    tmp_path: Path, engine: str, kind: dict[str, Any], chunk_size: int
+) -> None:
+    """The offset is behind each record that was given out, and a reader can begin there."""
+    path = tmp_path / "log"
+    path.write_bytes(b"".join(encode(r, kind) for r in RECORDS))
+
+    async def main() -> None:
+        end = 0
+        async with LogReader(path, chunk_size=chunk_size, engine=engine, **kind) as reader:
+            for i, record in enumerate(RECORDS):
+                assert await anext(reader) == record
+                end += len(encode(record, kind))
+                assert reader.offset == end
+                rest, other = await read_all(path, offset=end, engine=engine, **kind)
+                assert rest == RECORDS[i + 1 :]
+                assert other.offset == path.stat().st_size
+            with pytest.raises(StopAsyncIteration):
+                await anext(reader)
+            assert reader.torn is None
+            with open(path, "ab") as log:
+                log.write(encode(b"more", kind))
+            assert await anext(reader) == b"more"
+
+    run(main())
+
+
+def test_random_records_in_random_chunks(tmp_path: Path, engine: str, kind: dict[str, Any]) -> None:
+    rng = random.Random(1)
+    path = tmp_path / "log"
+
+    async def main() -> None:
+        for _ in range(30):
+            records = [bytes(rng.choices(b"xyz\n\r", k=rng.randrange(80))) for _ in range(50)]
+            if not kind.get("framed"):
+                records = [r.replace(kind["separator"][:1], b"") for r in records]
+            path.write_bytes(b"".join(encode(r, kind) for r in records))
+            size = rng.randrange(1, 200)
+            assert (await read_all(path, chunk_size=size, engine=engine, **kind))[0] == records
+            batches = []
+            async with LogReader(path, chunk_size=size, engine=engine, **kind) as reader:
+                async for batch in reader.batches():
+                    assert batch
+                    batches += batch
+                    assert reader.offset == sum(len(encode(r, kind)) for r in batches)
+            assert batches == records
+
+    run(main())
+
+
+def test_every_truncation(tmp_path: Path, engine: str, kind: dict[str, Any]) -> None:
+    """What is no whole record is left out, and told."""
+    path = tmp_path / "log"
+    data = b"".join(encode(r, kind) for r in RECORDS)
+    ends = [0]
+    for record in RECORDS:
+        ends.append(ends[-1] + len(encode(record, kind)))
+
+    async def main() -> None:
+        for size in range(len(data), -1, -1):
+            os.truncate(path, size)
+            records, reader = await read_all(path, engine=engine, **kind)
+            whole = max(i for i, end in enumerate(ends) if end <= size)
+            assert records == RECORDS[:whole]
+            assert reader.offset == ends[whole]
+            torn = size - ends[whole]
+            assert reader.torn == (Torn(ends[whole], torn) if torn else None)
+
+    path.write_bytes(data)
+    run(main())
+
+
+def test_every_flipped_byte_of_a_framed_log(tmp_path: Path, engine: str) -> None:
+    """In the last record it is a torn end, before that damage."""
+    path = tmp_path / "log"
+    records = [b"one", b"", b"three " * 5, b"four"]
+    data = b"".join(map(frame, records))
+    starts = [0]
+    for record in records:
+        starts.append(starts[-1] + len(frame(record)))
+
+    async def main() -> None:
+        for position in range(len(data)):
+            damaged = bytearray(data)
+            damaged[position] ^= 0xFF
+            path.write_bytes(damaged)
+            hit = max(i for i, start in enumerate(starts) if start <= position)
+            got = []
+            async with LogReader(path, framed=True, engine=engine) as reader:
+                if hit == len(records) - 1:
+                    got = [record async for record in reader]
+                    assert reader.torn == Torn(starts[hit], len(data) - starts[hit])
+                else:
+                    for _ in range(hit):
+                        got.append(await anext(reader))
+                    with pytest.raises(CorruptLogError, match="valid one at") as caught:
+                        await anext(reader)
+                    error = caught.value
+                    assert (error.offset, error.next_offset) == (starts[hit], starts[hit + 1])
+                    assert not error.unwritten
+                    assert reader.offset == starts[hit]
+                    with pytest.raises(CorruptLogError):  # and so it stays
+                        await anext(reader)
+            assert got == records[:hit]
+
+    run(main())
+
+
+def test_a_preallocated_end_holds_no_records(tmp_path: Path, engine: str) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(frame(b"one") + b"\0" * 100_000)
+
+    async def main() -> None:
+        async with LogReader(path, framed=True, engine=engine) as reader:
+            assert await anext(reader) == b"one"
+            with pytest.raises(StopAsyncIteration):
+                await anext(reader)
+            assert reader.torn == Torn(11, 100_000)
+            write_at(path, 11, frame(b"two"))
+            assert await anext(reader) == b"two"
+
+    run(main())
+
+
+def write_at(path: Path, offset: int, data: bytes) -> None:
+    with open(path, "rb+") as log:
+        log.seek(offset)
+        log.write(data)
+
+
+def test_a_line_of_ten_megabytes_takes_linear_time(
+    tmp_path: Path, engine: str, kind: dict[str, Any]
+) -> None:
+    path = tmp_path / "log"
+
+    async def seconds(size: int) -> float:
+        path.write_bytes(encode(b"x" * size, kind))
+        start = time.perf_counter()
+        records, _ = await read_all(path, chunk_size=4096, engine=engine, **kind)
+        assert list(map(len, records)) == [size]
+        return time.perf_counter() - start
+
+    async def main() -> None:
+        small = min([await seconds(1_000_000) for _ in range(3)])
+        assert await seconds(10_000_000) < 40 * small + 0.02
+
+    run(main())
+
+
+def test_what_is_refused(tmp_path: Path, engine: str) -> None:
+    for wrong in ({"offset": -1}, {"separator": b""}, {"chunk_size": 0}, {"poll_interval": 0}):
+        with pytest.raises(ValueError, match=r"must|empty"):
+            LogReader(tmp_path / "log", **wrong)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        with pytest.raises(FileNotFoundError):
+            await LogReader(tmp_path / "log", engine=engine).open()  # type: ignore[arg-type]
+        for follow in (False, True):
+            reader = LogReader(tmp_path, follow=follow)
+            with pytest.raises(IsADirectoryError):
+                await reader.open()
+            with pytest.raises(ValueError, match="not a regular file"):
+                await LogReader("/dev/null", follow=follow).open()
+        with pytest.raises(ClosedFileError):
+            await anext(reader)
+        (tmp_path / "log").touch()
+        reader = LogReader(tmp_path / "log")
+        async with reader:
+            await reader.open()
+        await reader.close()
+        with pytest.raises(ClosedFileError):
+            await anext(reader)
+        with pytest.raises(ClosedFileError):
+            await reader.open()
+
+    before = open_fds()
+    run(main())
+    assert open_fds() == before
+
+
+def test_framed_without_the_library() -> None:
+    code = """
+import sys
+sys.modules["google_crc32c"] = None
+import uringfile
+try:
+    uringfile.LogReader("log", framed=True)
+except ImportError as error:
+    print(error)
+"""
+    assert "uringfile[framed]" in check(code)
+
+
+# ---- following ---------------------------------------------------------------------------
+
+FOLLOW: dict[str, Any] = {"follow": True}
+
+
+@pytest.fixture(params=["inotify", "polling"])
+def watching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Arguments for a follower that is told by inotify, and looks by itself too late for
+    any test; or that can only look by itself."""
+    if request.param == "inotify":
+        return {"follow": True, "poll_interval": 1000.0}
+    monkeypatch.setattr(_native_engine, "inotify_open", lambda: -errno.EMFILE)
+    return {"follow": True, "poll_interval": 0.01}
+
+
+async def until_it_waits(reader: LogReader, task: asyncio.Task[Any] | None = None) -> None:
+    while reader._follow is None or reader._follow._waiter is None:
+        if task is not None and task.done():
+            break
+        await asyncio.sleep(0.001)
+
+
+async def after(reader: LogReader, *steps: Callable[[], Any]) -> bytes:
+    """The next record, when each step is done while the reader waits."""
+    record = asyncio.create_task(reader.__anext__())
+    for step in steps:
+        await until_it_waits(reader, record)
+        step()
+        # What the step has set off is dealt with before the next one.
+        for _ in range(3):
+            await asyncio.sleep(0.002)
+    return await asyncio.wait_for(record, 20)
+
+
+def append(path: Path, data: bytes) -> Callable[[], None]:
+    def step() -> None:
+        with open(path, "ab") as log:
+            log.write(data)
+
+    return step
+
+
+def test_follow_an_append(
+    tmp_path: Path, engine: str, watching: dict[str, Any], kind: dict[str, Any]
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(encode(b"one", kind))
+    second = encode(b"two", kind)
+
+    async def main() -> None:
+        async with LogReader(path, engine=engine, **watching, **kind) as reader:
+            assert await anext(reader) == b"one"
+            assert await after(reader, append(path, second)) == b"two"
+            # Byte by byte, so that it wakes for parts of a record.
+            steps = [append(path, second[i : i + 1]) for i in range(len(second))]
+            assert await after(reader, *steps) == b"two"
+            assert reader.offset == path.stat().st_size
+            assert reader.torn is None
+
+    run(main())
+
+
+def test_follow_into_a_preallocated_end(
+    tmp_path: Path, engine: str, watching: dict[str, Any]
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(frame(b"one") + b"\0" * 100_000)
+
+    async def main() -> None:
+        async with LogReader(path, framed=True, engine=engine, **watching) as reader:
+            assert await anext(reader) == b"one"
+            # In two parts, the second first.
+            steps = [
+                lambda: write_at(path, 15, frame(b"two")[4:]),
+                lambda: write_at(path, 11, frame(b"two")[:4]),
+            ]
+            assert await after(reader, *steps) == b"two"
+
+    run(main())
+
+
+def test_follow_a_file_that_is_not_there_yet(
+    tmp_path: Path, engine: str, watching: dict[str, Any]
+) -> None:
+    path = tmp_path / "log"
+
+    async def main() -> None:
+        async with LogReader(path, offset=100, engine=engine, **watching) as reader:
+            assert await after(reader, path.touch, append(path, b"one\n")) == b"one"
+            assert reader.offset == 4
+
+    run(main())
+
+
+def test_follow_through_what_inotify_does_not_see(tmp_path: Path, engine: str) -> None:
+    """A directory that comes later, a dangling link, a directory that is replaced."""
+    path = tmp_path / "directory" / "log"
+    target = tmp_path / "elsewhere" / "target"
+
+    def make_link() -> None:
+        path.parent.mkdir()
+        path.symlink_to(target)
+
+    def make_target() -> None:
+        target.parent.mkdir()
+        target.write_bytes(b"one\n")
+
+    def replace_directory() -> None:
+        path.parent.rename(tmp_path / "old")
+        path.parent.mkdir()
+        path.write_bytes(b"two\n")
+
+    async def main() -> None:
+        reader = LogReader(path, follow=True, poll_interval=0.01, engine=engine)  # type: ignore[arg-type]
+        async with reader:
+            assert await after(reader, make_link, make_target) == b"one"
+            assert await after(reader, replace_directory) == b"two"
+            assert await after(reader, append(path, b"three\n")) == b"three"
+
+    run(main())
+
+
+def test_the_old_file_is_read_to_its_end_first(
+    tmp_path: Path, engine: str, watching: dict[str, Any], kind: dict[str, Any]
+) -> None:
+    """Its writer goes on in it until it opens the new one, which may be there before."""
+    path, old = tmp_path / "log", tmp_path / "log.1"
+    path.write_bytes(encode(b"1", kind))
+
+    async def main() -> None:
+        async with LogReader(path, engine=engine, **watching, **kind) as reader:
+            assert await anext(reader) == b"1"
+            assert await after(reader, lambda: path.rename(old), append(old, encode(b"2", kind)))
+            assert await after(reader, path.touch, append(old, encode(b"3", kind))) == b"3"
+            with open(old, "ab") as log:
+                log.write(encode(b"4", kind) + encode(b"5", kind)[:-1])
+            with open(path, "ab") as log:
+                log.write(encode(b"6", kind))
+            assert [await anext(reader) for _ in range(2)] == [b"4", b"6"]
+            whole = 4 * len(encode(b"1", kind))
+            assert reader.torn == Torn(whole, len(encode(b"5", kind)) - 1)
+            assert reader.offset == len(encode(b"6", kind))
+
+    before = open_fds()
+    run(main())
+    assert open_fds() == before
+
+
+@pytest.mark.parametrize("rotation", ["move", "replace", "delete"])
+def test_rotations(tmp_path: Path, engine: str, watching: dict[str, Any], rotation: str) -> None:
+    path, other = tmp_path / "log", tmp_path / "other"
+
+    def rotate(data: bytes) -> None:
+        if rotation == "replace":
+            other.write_bytes(data)
+            other.rename(path)
+        else:
+            path.rename(other) if rotation == "move" else path.unlink()
+            path.write_bytes(data)
+
+    async def main() -> None:
+        path.touch()
+        async with LogReader(path, engine=engine, **watching) as reader:
+            for i in range(5):
+                step = [lambda i=i: rotate(b"%d\n%d\n" % (i, i))]
+                assert await after(reader, *step) == b"%d" % i
+                assert await anext(reader) == b"%d" % i
+
+    before = open_fds()
+    run(main())
+    assert open_fds() == before
+
+
+def test_two_rotations_while_the_old_file_is_read(
+    tmp_path: Path, engine: str, watching: dict[str, Any]
+) -> None:
+    """Each file that the reader has seen at the path is read, in order."""
+    path = tmp_path / "log"
+    path.write_bytes(b"".join(b"%d\n" % i for i in range(100)))
+
+    async def main() -> None:
+        async with LogReader(path, chunk_size=16, engine=engine, **watching) as reader:
+            records = [await anext(reader)]
+            for i in range(100, 110):
+                path.rename(tmp_path / f"log.{i}")
+                path.write_bytes(b"%d\n" % i)
+                if watching["poll_interval"] < 1:
+                    await asyncio.sleep(0.02)
+                for _ in range(9):  # more than a chunk holds, and so the path is looked at
+                    records.append(await anext(reader))
+            while len(records) < 110:
+                records.append(await asyncio.wait_for(reader.__anext__(), 20))
+            assert records == [b"%d" % i for i in range(110)]
+
+    run(main())
+
+
+def test_copytruncate(
+    tmp_path: Path, engine: str, watching: dict[str, Any], kind: dict[str, Any]
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(encode(b"one", kind) + encode(b"two", kind)[:2])
+
+    async def main() -> None:
+        async with LogReader(path, engine=engine, **watching, **kind) as reader:
+            assert await anext(reader) == b"one"
+            steps = [lambda: os.truncate(path, 0), append(path, encode(b"3", kind))]
+            assert await after(reader, *steps) == b"3"
+            assert reader.offset == len(encode(b"3", kind))
+
+    run(main())
+
+
+def test_a_cut_end_is_no_truncation(
+    tmp_path: Path, engine: str, watching: dict[str, Any], kind: dict[str, Any]
+) -> None:
+    """As after recover(): what is written in its place is read, and nothing twice."""
+    path = tmp_path / "log"
+    whole = encode(b"one", kind)
+    path.write_bytes(whole + encode(b"two", kind)[:-1])
+
+    def replace_the_end() -> None:
+        os.truncate(path, len(whole))
+        append(path, encode(b"a longer one", kind))()
+
+    async def main() -> None:
+        async with LogReader(path, engine=engine, **watching, **kind) as reader:
+            assert await anext(reader) == b"one"
+            assert await after(reader, replace_the_end) == b"a longer one"
+
+    run(main())
+
+
+def test_follow_finds_damage(tmp_path: Path, engine: str, watching: dict[str, Any]) -> None:
+    """Also where a damaged length says that the record is not whole yet."""
+    path = tmp_path / "log"
+    for damaged, length in ((b"\xff\xff\0\0", 4), (b"\0\0\0\x7f", 4), (b"?", 1)):
+        path.write_bytes(frame(b"one") + damaged + frame(b"two")[length:])
+
+        async def main() -> None:
+            async with LogReader(path, framed=True, engine=engine, **watching) as reader:
+                assert await anext(reader) == b"one"
+                with pytest.raises(CorruptLogError) as caught:
+                    await after(
+                        reader, append(path, frame(b"three")), lambda: os.utime(path, (1, 1))
+                    )
+                assert caught.value.offset == 11
+                assert caught.value.next_offset == 22
+
+        run(main())
+
+
+def test_what_was_written_in_part_may_be_replaced(
+    tmp_path: Path, engine: str, watching: dict[str, Any], kind: dict[str, Any]
+) -> None:
+    """By a writer that had an error: the parts of two records make none."""
+    path = tmp_path / "log"
+    path.write_bytes(encode(b"one", kind)[:-1])
+
+    async def main() -> None:
+        async with LogReader(path, engine=engine, **watching, **kind) as reader:
+            replace = [lambda: write_at(path, 0, encode(b"a longer one", kind))]
+            assert await after(reader, *replace) == b"a longer one"
+
+    run(main())
+
+
+def test_cancelling_loses_nothing(
+    tmp_path: Path, engine: str, watching: dict[str, Any], kind: dict[str, Any]
+) -> None:
+    """At any await: a task is cancelled after any number of turns of the loop."""
+    path = tmp_path / "log"
+    path.touch()
+    rng = random.Random(2)
+
+    async def main() -> None:
+        written = 0
+        got: list[bytes] = []
+
+        async def collect(reader: LogReader) -> None:
+            async for record in reader:
+                got.append(record)
+
+        async with LogReader(path, chunk_size=64, engine=engine, **watching, **kind) as reader:
+            for turns in [*range(40), *(rng.randrange(60) for _ in range(60))]:
+                task = asyncio.create_task(collect(reader))
+                for turn in range(turns):
+                    if turn % 5 == 0:
+                        append(path, encode(b"%d" % written, kind))()
+                        written += 1
+                        if written % 50 == 0:
+                            path.rename(tmp_path / "log.1")
+                            path.touch()
+                            while reader._follow is not None and not reader._follow.successors:
+                                await reader._follow.look()
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            while len(got) < written:
+                got.append(await asyncio.wait_for(reader.__anext__(), 20))
+        assert got == [b"%d" % i for i in range(written)]
+
+    run(main())
+
+
+def test_close_while_waiting(tmp_path: Path, engine: str, watching: dict[str, Any]) -> None:
+    path = tmp_path / "log"
+
+    async def collect(reader: LogReader) -> list[bytes]:
+        return [record async for record in reader]
+
+    async def main() -> None:
+        for there in (False, True):
+            if there:
+                path.write_bytes(b"one\n")
+            reader = LogReader(path, engine=engine, **watching)
+            await reader.open()
+            tasks = [asyncio.create_task(collect(reader)) for _ in range(3)]
+            await until_it_waits(reader)
+            await reader.close()
+            assert sorted(await asyncio.gather(*tasks)) == [[], [], [b"one"] if there else []]
+
+    before = open_fds()
+    run(main())
+    assert open_fds() == before
+
+
+def test_close_at_any_moment(tmp_path: Path, engine: str, watching: dict[str, Any]) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"one\n")
+
+    async def collect(reader: LogReader) -> None:
+        async for _ in reader:
+            path.rename(tmp_path / "old")
+            path.write_bytes(b"two\n")
+
+    async def main() -> None:
+        for turns in range(30):
+            reader = LogReader(path, engine=engine, **watching)
+            await reader.open()
+            task = asyncio.create_task(collect(reader))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await reader.close()
+            try:
+                await asyncio.wait_for(task, 20)
+            except ClosedFileError:
+                assert turns == 0  # it had not begun to wait
+
+    before = open_fds()
+    run(main())
+    assert open_fds() == before
+
+
+def test_an_unclosed_reader_is_collected(tmp_path: Path, engine: str) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"one\n")
+
+    async def main() -> None:
+        reader = LogReader(path, follow=True, engine=engine)  # type: ignore[arg-type]
+        await reader.open()
+        assert await anext(reader) == b"one"
+        await asyncio.wait([asyncio.create_task(reader.__anext__())], timeout=0.01)
+
+    before = open_fds()
+    with pytest.warns(ResourceWarning, match="unclosed file"):
+        run(main())
+    assert open_fds() == before
+
+
+@pytest.mark.parametrize("refusal", [errno.EMFILE, errno.ENOSYS])
+@pytest.mark.parametrize("call", ["inotify_open", "inotify_add", "inotify_add for files"])
+def test_where_inotify_cannot_be_had(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch, refusal: int, call: str
+) -> None:
+    path = tmp_path / "log"
+
+    def refuse(fd: int = -1, name: bytes = b"", mask: int = 0) -> int:
+        if call == "inotify_add for files" and not name.startswith(b"/proc"):
+            return inotify_add(fd, name, mask)
+        return -errno.ENOSPC if call != "inotify_open" else -refusal
+
+    monkeypatch.setattr(_native_engine, call.partition(" ")[0], refuse)
+
+    async def main() -> None:
+        reader = LogReader(path, follow=True, poll_interval=0.01, engine=engine)  # type: ignore[arg-type]
+        async with reader:
+            assert await after(reader, append(path, b"one\n")) == b"one"
+            assert await after(reader, append(path, b"two\n")) == b"two"
+
+            def rotate() -> None:
+                path.rename(tmp_path / "old")
+                path.write_bytes(b"three\n")
+
+            assert await after(reader, rotate) == b"three"
+
+    run(main())
+
+
+def test_a_refused_open_is_raised_and_tried_again(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"one\n")
+
+    async def main() -> None:
+        reader = LogReader(path, follow=True, poll_interval=0.01, engine=engine)  # type: ignore[arg-type]
+        async with reader:
+            assert await anext(reader) == b"one"
+            path.rename(tmp_path / "old")
+            path.mkdir()
+            with pytest.raises(IsADirectoryError):
+                await asyncio.wait_for(reader.__anext__(), 20)
+            with open(tmp_path / "old", "ab") as old:
+                old.write(b"two\n")
+            path.rmdir()
+            path.write_bytes(b"three\n")
+            rest = [await asyncio.wait_for(reader.__anext__(), 20) for _ in range(2)]
+            assert rest == [b"two", b"three"]
+
+    run(main())
+
+
+def test_a_waiting_reader_costs_nothing(tmp_path: Path, engine: str) -> None:
+    path = tmp_path / "log"
+    path.touch()
+
+    async def main() -> None:
+        async with LogReader(path, engine=engine, **FOLLOW) as reader:
+            task = asyncio.create_task(reader.__anext__())
+            await until_it_waits(reader)
+            start = time.process_time()
+            await asyncio.sleep(0.3)
+            assert time.process_time() - start < 0.1
+            # What happens to other files in the directory is no reason to look.
+            assert reader._follow is not None
+            reader._follow._next_look = asyncio.get_running_loop().time() + 1000
+            for i in range(10):
+                (tmp_path / f"other{i}").touch()
+                await asyncio.sleep(0)
+            await until_it_waits(reader)
+            assert not reader._follow.due()
+            task.cancel()
+
+    run(main())
