@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from uringfile._background import Background
-from uringfile._commit import REOPEN, GroupCommit, Policy, Queued, SyncPolicy
+from uringfile._commit import GroupCommit, Policy, Queued, SyncPolicy
 from uringfile._driver import runs_here
 from uringfile._engine import EngineName
 from uringfile._errors import ClosedFileError
@@ -198,12 +198,12 @@ class LogWriter(GroupCommit):
     async def reopen(self) -> None:
         """If the path names another file by now, or none, go on there.
 
-        Every record so far is in the old file, and durable, when this returns. For a
+        Then every record so far is in the old file, and durable, when this returns. For a
         signal handler, after the file was moved away.
         """
         self._check()
-        self._seal(REOPEN)
-        await self._drain()
+        await self._look()
+        await self.drain()
 
     # ---- open and close -------------------------------------------------------------
 
