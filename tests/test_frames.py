@@ -123,7 +123,7 @@ def test_a_record_of_ten_megabytes_takes_linear_time() -> None:
         return time.perf_counter() - start
 
     small = min(seconds(1_000_000) for _ in range(3))
-    assert min(seconds(10_000_000) for _ in range(2)) < 40 * small + 0.01
+    assert min(seconds(10_000_000) for _ in range(2)) < 40 * small + 0.3
 
 
 def test_without_the_library_the_message_names_the_extra() -> None:

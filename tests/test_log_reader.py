@@ -31,6 +31,11 @@ def encode(record: bytes, kind: dict[str, Any]) -> bytes:
     return frame(record) if kind.get("framed") else record + kind["separator"]
 
 
+def given(record: bytes, kind: dict[str, Any]) -> bytes:
+    """What the reader gives out: as LogWriter got it."""
+    return record if kind.get("framed") else record + kind["separator"]
+
+
 RECORDS = [b"", b"one", b"x" * 300, b"two\r", b"\0\0\0\0\0\0\0\0\0", b"last"]
 
 
@@ -54,18 +59,18 @@ def test_records_and_offsets(
         end = 0
         async with LogReader(path, chunk_size=chunk_size, engine=engine, **kind) as reader:
             for i, record in enumerate(RECORDS):
-                assert await anext(reader) == record
+                assert await anext(reader) == given(record, kind)
                 end += len(encode(record, kind))
                 assert reader.offset == end
                 rest, other = await read_all(path, offset=end, engine=engine, **kind)
-                assert rest == RECORDS[i + 1 :]
+                assert rest == [given(r, kind) for r in RECORDS[i + 1 :]]
                 assert other.offset == path.stat().st_size
             with pytest.raises(StopAsyncIteration):
                 await anext(reader)
             assert reader.torn is None
             with open(path, "ab") as log:
                 log.write(encode(b"more", kind))
-            assert await anext(reader) == b"more"
+            assert await anext(reader) == given(b"more", kind)
 
     run(main())
 
@@ -81,13 +86,15 @@ def test_random_records_in_random_chunks(tmp_path: Path, engine: str, kind: dict
                 records = [r.replace(kind["separator"][:1], b"") for r in records]
             path.write_bytes(b"".join(encode(r, kind) for r in records))
             size = rng.randrange(1, 200)
+            records = [given(r, kind) for r in records]
             assert (await read_all(path, chunk_size=size, engine=engine, **kind))[0] == records
             batches = []
             async with LogReader(path, chunk_size=size, engine=engine, **kind) as reader:
                 async for batch in reader.batches():
                     assert batch
                     batches += batch
-                    assert reader.offset == sum(len(encode(r, kind)) for r in batches)
+                    overhead = 8 if kind.get("framed") else 0
+                    assert reader.offset == sum(len(r) + overhead for r in batches)
             assert batches == records
 
     run(main())
@@ -106,7 +113,7 @@ def test_every_truncation(tmp_path: Path, engine: str, kind: dict[str, Any]) -> 
             os.truncate(path, size)
             records, reader = await read_all(path, engine=engine, **kind)
             whole = max(i for i, end in enumerate(ends) if end <= size)
-            assert records == RECORDS[:whole]
+            assert records == [given(r, kind) for r in RECORDS[:whole]]
             assert reader.offset == ends[whole]
             torn = size - ends[whole]
             assert reader.torn == (Torn(ends[whole], torn) if torn else None)
@@ -182,12 +189,12 @@ def test_a_line_of_ten_megabytes_takes_linear_time(
         path.write_bytes(encode(b"x" * size, kind))
         start = time.perf_counter()
         records, _ = await read_all(path, chunk_size=4096, engine=engine, **kind)
-        assert list(map(len, records)) == [size]
+        assert records == [given(b"x" * size, kind)]
         return time.perf_counter() - start
 
     async def main() -> None:
         small = min([await seconds(1_000_000) for _ in range(3)])
-        assert await seconds(10_000_000) < 40 * small + 0.02
+        assert await seconds(10_000_000) < 40 * small + 0.3
 
     run(main())
 
@@ -287,11 +294,11 @@ def test_follow_an_append(
 
     async def main() -> None:
         async with LogReader(path, engine=engine, **watching, **kind) as reader:
-            assert await anext(reader) == b"one"
-            assert await after(reader, append(path, second)) == b"two"
+            assert await anext(reader) == given(b"one", kind)
+            assert await after(reader, append(path, second)) == given(b"two", kind)
             # Byte by byte, so that it wakes for parts of a record.
             steps = [append(path, second[i : i + 1]) for i in range(len(second))]
-            assert await after(reader, *steps) == b"two"
+            assert await after(reader, *steps) == given(b"two", kind)
             assert reader.offset == path.stat().st_size
             assert reader.torn is None
 
@@ -324,7 +331,7 @@ def test_follow_a_file_that_is_not_there_yet(
 
     async def main() -> None:
         async with LogReader(path, offset=100, engine=engine, **watching) as reader:
-            assert await after(reader, path.touch, append(path, b"one\n")) == b"one"
+            assert await after(reader, path.touch, append(path, b"one\n")) == b"one\n"
             assert reader.offset == 4
 
     run(main())
@@ -351,9 +358,9 @@ def test_follow_through_what_inotify_does_not_see(tmp_path: Path, engine: str) -
     async def main() -> None:
         reader = LogReader(path, follow=True, poll_interval=0.01, engine=engine)  # type: ignore[arg-type]
         async with reader:
-            assert await after(reader, make_link, make_target) == b"one"
-            assert await after(reader, replace_directory) == b"two"
-            assert await after(reader, append(path, b"three\n")) == b"three"
+            assert await after(reader, make_link, make_target) == b"one\n"
+            assert await after(reader, replace_directory) == b"two\n"
+            assert await after(reader, append(path, b"three\n")) == b"three\n"
 
     run(main())
 
@@ -367,14 +374,16 @@ def test_the_old_file_is_read_to_its_end_first(
 
     async def main() -> None:
         async with LogReader(path, engine=engine, **watching, **kind) as reader:
-            assert await anext(reader) == b"1"
+            assert await anext(reader) == given(b"1", kind)
             assert await after(reader, lambda: path.rename(old), append(old, encode(b"2", kind)))
-            assert await after(reader, path.touch, append(old, encode(b"3", kind))) == b"3"
+            assert await after(reader, path.touch, append(old, encode(b"3", kind))) == given(
+                b"3", kind
+            )
             with open(old, "ab") as log:
                 log.write(encode(b"4", kind) + encode(b"5", kind)[:-1])
             with open(path, "ab") as log:
                 log.write(encode(b"6", kind))
-            assert [await anext(reader) for _ in range(2)] == [b"4", b"6"]
+            assert [await anext(reader) for _ in range(2)] == [given(b"4", kind), given(b"6", kind)]
             whole = 4 * len(encode(b"1", kind))
             assert reader.torn == Torn(whole, len(encode(b"5", kind)) - 1)
             assert reader.offset == len(encode(b"6", kind))
@@ -401,8 +410,8 @@ def test_rotations(tmp_path: Path, engine: str, watching: dict[str, Any], rotati
         async with LogReader(path, engine=engine, **watching) as reader:
             for i in range(5):
                 step = [lambda i=i: rotate(b"%d\n%d\n" % (i, i))]
-                assert await after(reader, *step) == b"%d" % i
-                assert await anext(reader) == b"%d" % i
+                assert await after(reader, *step) == b"%d\n" % i
+                assert await anext(reader) == b"%d\n" % i
 
     before = open_fds()
     run(main())
@@ -428,7 +437,7 @@ def test_two_rotations_while_the_old_file_is_read(
                     records.append(await anext(reader))
             while len(records) < 110:
                 records.append(await asyncio.wait_for(reader.__anext__(), 20))
-            assert records == [b"%d" % i for i in range(110)]
+            assert records == [b"%d\n" % i for i in range(110)]
 
     run(main())
 
@@ -441,9 +450,9 @@ def test_copytruncate(
 
     async def main() -> None:
         async with LogReader(path, engine=engine, **watching, **kind) as reader:
-            assert await anext(reader) == b"one"
+            assert await anext(reader) == given(b"one", kind)
             steps = [lambda: os.truncate(path, 0), append(path, encode(b"3", kind))]
-            assert await after(reader, *steps) == b"3"
+            assert await after(reader, *steps) == given(b"3", kind)
             assert reader.offset == len(encode(b"3", kind))
 
     run(main())
@@ -463,8 +472,8 @@ def test_a_cut_end_is_no_truncation(
 
     async def main() -> None:
         async with LogReader(path, engine=engine, **watching, **kind) as reader:
-            assert await anext(reader) == b"one"
-            assert await after(reader, replace_the_end) == b"a longer one"
+            assert await anext(reader) == given(b"one", kind)
+            assert await after(reader, replace_the_end) == given(b"a longer one", kind)
 
     run(main())
 
@@ -498,7 +507,7 @@ def test_what_was_written_in_part_may_be_replaced(
     async def main() -> None:
         async with LogReader(path, engine=engine, **watching, **kind) as reader:
             replace = [lambda: write_at(path, 0, encode(b"a longer one", kind))]
-            assert await after(reader, *replace) == b"a longer one"
+            assert await after(reader, *replace) == given(b"a longer one", kind)
 
     run(main())
 
@@ -536,7 +545,7 @@ def test_cancelling_loses_nothing(
                 await asyncio.gather(task, return_exceptions=True)
             while len(got) < written:
                 got.append(await asyncio.wait_for(reader.__anext__(), 20))
-        assert got == [b"%d" % i for i in range(written)]
+        assert got == [given(b"%d" % i, kind) for i in range(written)]
 
     run(main())
 
@@ -556,7 +565,7 @@ def test_close_while_waiting(tmp_path: Path, engine: str, watching: dict[str, An
             tasks = [asyncio.create_task(collect(reader)) for _ in range(3)]
             await until_it_waits(reader)
             await reader.close()
-            assert sorted(await asyncio.gather(*tasks)) == [[], [], [b"one"] if there else []]
+            assert sorted(await asyncio.gather(*tasks)) == [[], [], [b"one\n"] if there else []]
 
     before = open_fds()
     run(main())
@@ -597,7 +606,7 @@ def test_an_unclosed_reader_is_collected(tmp_path: Path, engine: str) -> None:
     async def main() -> None:
         reader = LogReader(path, follow=True, engine=engine)  # type: ignore[arg-type]
         await reader.open()
-        assert await anext(reader) == b"one"
+        assert await anext(reader) == b"one\n"
         await asyncio.wait([asyncio.create_task(reader.__anext__())], timeout=0.01)
 
     before = open_fds()
@@ -623,14 +632,14 @@ def test_where_inotify_cannot_be_had(
     async def main() -> None:
         reader = LogReader(path, follow=True, poll_interval=0.01, engine=engine)  # type: ignore[arg-type]
         async with reader:
-            assert await after(reader, append(path, b"one\n")) == b"one"
-            assert await after(reader, append(path, b"two\n")) == b"two"
+            assert await after(reader, append(path, b"one\n")) == b"one\n"
+            assert await after(reader, append(path, b"two\n")) == b"two\n"
 
             def rotate() -> None:
                 path.rename(tmp_path / "old")
                 path.write_bytes(b"three\n")
 
-            assert await after(reader, rotate) == b"three"
+            assert await after(reader, rotate) == b"three\n"
 
     run(main())
 
@@ -644,7 +653,7 @@ def test_a_refused_open_is_raised_and_tried_again(
     async def main() -> None:
         reader = LogReader(path, follow=True, poll_interval=0.01, engine=engine)  # type: ignore[arg-type]
         async with reader:
-            assert await anext(reader) == b"one"
+            assert await anext(reader) == b"one\n"
             path.rename(tmp_path / "old")
             path.mkdir()
             with pytest.raises(IsADirectoryError):
@@ -654,7 +663,7 @@ def test_a_refused_open_is_raised_and_tried_again(
             path.rmdir()
             path.write_bytes(b"three\n")
             rest = [await asyncio.wait_for(reader.__anext__(), 20) for _ in range(2)]
-            assert rest == [b"two", b"three"]
+            assert rest == [b"two\n", b"three\n"]
 
     run(main())
 

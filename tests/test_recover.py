@@ -158,8 +158,8 @@ def test_a_long_torn_end_takes_linear_time(
 
     async def main() -> None:
         small = min([await seconds(b"some text " * 100_000) for _ in range(2)])
-        assert await seconds(b"some text " * 1_000_000) < 40 * small + 0.02
-        assert await seconds(bytes(10_000_000)) < 40 * small + 0.02
+        assert await seconds(b"some text " * 1_000_000) < 40 * small + 0.3
+        assert await seconds(bytes(10_000_000)) < 40 * small + 0.3
 
     run(main())
 

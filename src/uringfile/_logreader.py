@@ -35,10 +35,10 @@ class Torn(NamedTuple):
 class LogReader:
     """The records of a log from ``offset`` (bytes) on, as ``bytes``: ``async for``.
 
-    A record ends with ``separator``, which may have any length and is not part of what is
-    given out; or it is framed, with length and checksum (``framed=True``, as ``LogWriter``
-    writes it). ``offset`` must be 0 or where a record ends: what ``LogWriter.append``
-    returned, or ``reader.offset``.
+    They come as they were given to ``LogWriter``. A record ends with ``separator``, which
+    may have any length and stays in it; or, with ``framed=True``, each has a length and a
+    checksum in the file, which are not given out. ``offset`` must be 0 or where a record
+    ends: what ``LogWriter.append`` returned, or ``reader.offset``.
 
     What is no whole record at the end is left out, and told by ``torn``. In a framed log
     an invalid record with valid ones behind it raises ``CorruptLogError``; a log with
