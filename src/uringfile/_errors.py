@@ -24,33 +24,27 @@ class ClosedFileError(ValueError, asyncio.InvalidStateError):
 
 
 class CorruptLogError(Exception):
-    """A framed log has an invalid record with valid ones behind it, or perhaps behind it.
+    """A framed log has an invalid record and, behind it, valid ones.
 
-    A crash cuts records off a log's end; this is damage within.
+    No crash does that to a log: records are damaged that were whole.
     """
 
-    def __init__(
-        self, path: Filename, offset: int, next_offset: int | None, unwritten: bool
-    ) -> None:
-        super().__init__(path, offset, next_offset, unwritten)
+    def __init__(self, path: Filename, offset: int, next_offset: int | None) -> None:
+        super().__init__(path, offset, next_offset)
         self.path = path
         #: Of the invalid record, in bytes; what is before it is whole.
         self.offset = offset
         #: Of the first valid record behind it; ``None`` when the search for one was given
         #: up, because too much of what follows looks like the beginning of a record.
         self.next_offset = next_offset
-        #: Whether a disk sector (512 bytes) of what is damaged is all zeros, as if it had
-        #: never been written.
-        self.unwritten = unwritten
 
     def __str__(self) -> str:
-        damage = "a hole" if self.unwritten else "an invalid record"
         behind = (
             "what follows takes too long to search for valid ones"
             if self.next_offset is None
             else f"and a valid one at {self.next_offset}"
         )
-        return f"{self.path!r} has {damage} at offset {self.offset}, {behind}"
+        return f"{self.path!r} has an invalid record at offset {self.offset}, {behind}"
 
 
 def os_error(result: int, filename: Filename) -> OSError:

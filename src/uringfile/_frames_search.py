@@ -21,16 +21,20 @@ _ZEROS = bytes(_WINDOW + HEADER.size)
 MOST_WORK = 1 << 36
 
 
-class Damage(NamedTuple):
-    """Of a log that has valid records behind an invalid one."""
+class Following(NamedTuple):
+    """What follows an invalid record."""
 
+    #: Where the first valid record begins; ``None`` when the search was given up.
     next_offset: int | None
+    #: Whether before that a sector was never written.
     unwritten: bool
 
 
-def find_damage(read: Read, offset: int, end: int, most_work: int = MOST_WORK) -> Damage | None:
-    """What lies behind the invalid record at ``offset`` of a file with ``end`` bytes;
-    ``None`` if no valid record does, so that all is a torn end.
+def find_following(
+    read: Read, offset: int, end: int, most_work: int = MOST_WORK
+) -> Following | None:
+    """What follows the invalid record at ``offset`` of a file with ``end`` bytes; ``None``
+    if no valid one does.
 
     Takes linear time, unless what follows is full of numbers that could be lengths: then
     each costs a checksum of that many bytes, ``most_work`` altogether.
@@ -39,8 +43,8 @@ def find_damage(read: Read, offset: int, end: int, most_work: int = MOST_WORK) -
     if following is None:
         return None
     if following < 0:
-        return Damage(None, _has_unwritten_sector(read, offset, end))
-    return Damage(following, _has_unwritten_sector(read, offset, following))
+        return Following(None, _has_unwritten_sector(read, offset, end))
+    return Following(following, _has_unwritten_sector(read, offset, following))
 
 
 def _find_record(read: Read, offset: int, end: int, most_work: int) -> int | None:
@@ -96,15 +100,13 @@ def _is_record(read: Read, offset: int, end: int) -> bool:
 
 
 def _has_unwritten_sector(read: Read, start: int, end: int) -> bool:
-    """Whether a sector is all zeros, or what of the first one lies behind ``start``."""
+    """Whether a sector is all zeros; of the first one, what lies behind ``start``."""
     window = start - start % SECTOR
     while window < end:
         data = read(min(_WINDOW, end - window), window)
-        for sector in range(0, len(data), SECTOR):
-            begin = max(sector, start - window)
-            whole = sector + SECTOR <= len(data)
-            piece = data[begin : sector + SECTOR]
-            if whole and len(piece) >= HEADER.size and piece == _ZEROS[: len(piece)]:
+        for sector in range(0, len(data) - SECTOR + 1, SECTOR):
+            piece = data[max(sector, start - window) : sector + SECTOR]
+            if piece == _ZEROS[: len(piece)]:
                 return True
         window += _WINDOW
     return False

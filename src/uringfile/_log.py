@@ -38,7 +38,8 @@ class LogWriter(GroupCommit):
     synced often gets faster by it. The reserved part reads as zeros: ``close`` cuts it, and
     after a crash the next open does.
     ``framed=True``: each record gets its length and CRC-32C (needs ``uringfile[framed]``);
-    when such a log is opened, what no whole record is at its end is cut. Otherwise records
+    when such a log is opened, what no whole record is at its end is cut, as ``recover`` does
+    it (``CorruptLogError`` for damage that comes from no crash). Otherwise records
     are written verbatim, the caller includes the newline, and a ``str`` is UTF-8. If such a
     log does not end with a newline when it is opened, then by ``torn_line``: ``"newline"``
     ends that line, ``"cut"`` removes it, ``"keep"`` appends to it. Zeros at the end are
@@ -211,8 +212,8 @@ class LogWriter(GroupCommit):
         """Open the log: its descriptor, or ``None`` when it is open already.
 
         Its name and what is in it are durable then. Raises what ``open`` raises,
-        ``BlockingIOError`` if the log has another owner, ``ClosedFileError`` after
-        ``close``. Cancelled, it leaves nothing open.
+        ``BlockingIOError`` if the log has another owner, ``CorruptLogError`` if a framed log
+        is damaged, ``ClosedFileError`` after ``close``. Cancelled, it leaves nothing open.
         """
         async with self._opening:
             if self._closed:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from functools import partial
-
-from uringfile._errors import CorruptLogError
-from uringfile._file import AIOFile
-from uringfile._frames_search import Damage, find_damage
-from uringfile._open import in_thread
+from uringfile._errors import CorruptLogError, Filename
+from uringfile._frames_search import Read, find_following
 
 
-async def raise_for_damage(file: AIOFile, offset: int, end: int) -> None:
-    """Raise ``CorruptLogError`` if behind the invalid record at ``offset`` of an open file
-    with ``end`` bytes there are valid ones. Searches in a thread."""
-    descriptor = file._check(offset, readable=True)
-    damage: Damage | None = await in_thread(
-        file._driver_here(), descriptor, find_damage, partial(os.pread, descriptor.fd), offset, end
-    )
-    if damage is not None:
-        raise CorruptLogError(file.name, offset, damage.next_offset, damage.unwritten)
+def check_torn(read: Read, offset: int, end: int, path: Filename) -> int | None:
+    """See that what begins with the invalid record at ``offset`` is a torn end. Blocks.
+
+    When power fails, the sectors of a write that is under way reach the disk in any order.
+    One that did not reads as zeros, and valid records may stand behind it. They are part
+    of the torn end; the offset of the first is returned, ``None`` if there is none. Valid
+    records behind anything else raise ``CorruptLogError``: cutting them off could lose what
+    was acknowledged.
+    """
+    following = find_following(read, offset, end)
+    if following is None:
+        return None
+    if not following.unwritten:
+        raise CorruptLogError(path, offset, following.next_offset)
+    return following.next_offset

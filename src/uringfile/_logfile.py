@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import stat
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from uringfile._driver import NO_BUFFER, Driver
@@ -14,6 +15,7 @@ from uringfile._engine import ASYNC, FALLOCATE, FDATASYNC, FTRUNCATE, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
 from uringfile._frames import FrameSplitter
+from uringfile._logdamage import check_torn
 from uringfile._native_engine import Identity, identify, inside, pin
 from uringfile._open import close_descriptor, in_thread, is_local
 from uringfile._rotation import rotate, sync_directory, undo_half_rotation
@@ -53,7 +55,7 @@ def open_locked(path: str, shape: Shape) -> tuple[int, int]:
                 os.close(fd)
                 continue
             undo_half_rotation(path)
-            end = _repair(fd, shape)
+            end = _repair(fd, path, shape)
             os.fsync(fd)
             sync_directory(path)
         except BaseException:
@@ -83,11 +85,14 @@ def _is_at(fd: int, path: str) -> bool:
 # ---- the end of the file -----------------------------------------------------------
 
 
-def _repair(fd: int, shape: Shape) -> int:
-    """Cut what no record is; the offset at which the next one goes."""
+def _repair(fd: int, path: str, shape: Shape) -> int:
+    """Cut what no record is; the offset at which the next one goes. Raises
+    ``CorruptLogError`` where records would be cut that no crash has torn."""
     size = os.fstat(fd).st_size
     end = _end_of_frames(fd) if shape.framed else _end_of_lines(fd, size, shape)
     if end < size:
+        if shape.framed:
+            check_torn(partial(os.pread, fd), end, size, path)
         os.ftruncate(fd, end)
     ends_lines = not shape.framed and shape.torn_line == "newline"
     if ends_lines and end and os.pread(fd, 1, end - 1) != b"\n":

@@ -13,7 +13,7 @@ from uringfile._errors import ClosedFileError
 from uringfile._file import AIOFile
 from uringfile._follow import Follow
 from uringfile._frames import FrameSplitter
-from uringfile._logdamage import raise_for_damage
+from uringfile._recover import check_torn_end
 from uringfile._splitter import SeparatorSplitter
 
 # What splitting a chunk, and the caller's loop over its records, count in the budget of a
@@ -41,8 +41,8 @@ class LogReader:
     ends: what ``LogWriter.append`` returned, or ``reader.offset``.
 
     What is no whole record at the end is left out, and told by ``torn``. In a framed log
-    an invalid record with valid ones behind it raises ``CorruptLogError``; a log with
-    separators shows no such damage.
+    an invalid record with valid ones behind it raises ``CorruptLogError``, unless it is part
+    of what ``recover`` would cut; a log with separators shows no such damage.
 
     With ``follow=True`` the end of the file is waited at, as ``tail -F`` does: for more
     data, for another file that takes the path (the old one is first read to its end; the
@@ -289,7 +289,7 @@ class LogReader:
     async def _search(self, file: AIOFile, stamp: _Stamp) -> None:
         """Raise if there are valid records behind what is none."""
         if stamp != self._searched:
-            await raise_for_damage(file, stamp[0], stamp[1])
+            await check_torn_end(file, stamp[0], stamp[1])
             self._searched = stamp
 
     async def _stop(self, file: AIOFile, superseded: bool, torn: Torn | None) -> list[bytes] | None:

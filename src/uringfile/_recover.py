@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 
 from uringfile._engine import EngineName
 from uringfile._file import AIOFile
 from uringfile._frames import FrameSplitter
-from uringfile._logdamage import raise_for_damage
+from uringfile._logdamage import check_torn
+from uringfile._open import in_thread
 from uringfile._splitter import SeparatorSplitter
 
 _CHUNK = 256 * 1024
@@ -23,6 +25,8 @@ class Recovery:
     end: int
     #: How many bytes were cut off there.
     cut: int
+    #: Where among them a valid record began; ``None`` if none is known of.
+    cut_record: int | None = None
 
 
 async def recover(
@@ -40,14 +44,13 @@ async def recover(
     with ``separator``, or is framed. What lies before ``offset``, where a record must end,
     is taken for whole and not read.
 
-    A crash, of the process or of the machine, cuts a log that ``LogWriter`` has written
-    off at some byte behind its last durable record: what is there is cut. In a framed log
-    an invalid record with valid ones behind it is damage, and is not cut but raises
-    ``CorruptLogError``, and the file is left alone. Only when power fails while several
-    records that are not durable yet are on their way to the disk, may a later one get
-    there and an earlier one not; then ``unwritten`` of the error is usually true.
-    ``cut_damage=True`` cuts at the first invalid record whatever follows. A record whose
-    own bytes hold framed records, and which is torn, looks like damage, too.
+    A crash leaves a log that ``LogWriter`` has written with whole records and, behind those
+    that are durable, a torn end. That begins with the first invalid record. When power
+    fails, sectors of it may be missing (they read as zeros) with valid records behind
+    them; ``cut_record`` tells of that. An invalid record without such a sector, but with
+    valid ones behind it, comes from no crash: it raises ``CorruptLogError``, and the file is
+    left alone. ``cut_damage=True`` cuts there, too. (A torn record that itself holds framed
+    records, such as a part of another log, looks like damage.)
 
     A log with separators has no checksums: it is cut behind the last separator.
 
@@ -57,10 +60,11 @@ async def recover(
     """
     async with AIOFile(os.fspath(path), "rb+", engine=engine) as file:
         size = (await file.stat()).st_size
+        cut_record = None
         if framed:
-            end = await _end_of_frames(file, offset)
+            end = await _feed(file, FrameSplitter(offset), offset)
             if end < size and not cut_damage:
-                await raise_for_damage(file, end, size)
+                cut_record = await check_torn_end(file, end, size)
         else:
             end = await _end_of_separated(file, separator, offset, size)
         end = min(end, size)
@@ -69,11 +73,17 @@ async def recover(
         # Also when nothing was cut: what a killed process has written may not be durable,
         # and who reads it from now on relies on it.
         await file.fsync()
-        return Recovery(os.fspath(path), end, size - end)
+        return Recovery(os.fspath(path), end, size - end, cut_record)
 
 
-async def _end_of_frames(file: AIOFile, offset: int) -> int:
-    return await _feed(file, FrameSplitter(offset), offset)
+async def check_torn_end(file: AIOFile, offset: int, end: int) -> int | None:
+    """``check_torn`` for an open file, in a thread."""
+    descriptor = file._check(offset, readable=True)
+    read = partial(os.pread, descriptor.fd)
+    cut_record: int | None = await in_thread(
+        file._driver_here(), descriptor, check_torn, read, offset, end, file.name
+    )
+    return cut_record
 
 
 async def _feed(file: AIOFile, splitter: FrameSplitter | SeparatorSplitter, offset: int) -> int:
