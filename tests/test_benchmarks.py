@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import MISSING
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,13 +76,97 @@ def test_a_setting_is_measured_beside_the_default(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_check_fails_for_a_ratio_that_is_out_of_reach() -> None:
+def _check(*setup: str, status: int) -> str:
+    """The check, in less time than it takes."""
     script = (
-        "from benchmarks import check, targets",
-        "check.SECONDS = check.SECONDS_AGAIN = 0.1",
-        "out_of_reach = targets.Target('read-4k-cached-1', targets.POSIX_AIO, 'sync', 1000)",
-        "check.TARGETS[:] = [out_of_reach]",
+        "from benchmarks import check",
+        "check.SECONDS, check.SECONDS_AGAIN = 0.3, 1.0",
+        *setup,
         "check.main()",
     )
-    out = _python("-c", "\n".join(script), status=1)
-    assert "FAIL  read-4k-cached-1: uringfile-posix_aio" in out
+    return _python("-c", "\n".join(script), status=status)
+
+
+ONE_READ = "check.NORMAL = {'read-4k-cached-1': (0.48, 0.48)}"
+
+
+def test_the_check_passes_and_tells_its_limits() -> None:
+    out = _check(ONE_READ, "check.LEAST_BY_CPU = 0.3", status=0)
+    assert "ok   read-4k-cached-1: uringfile-posix_aio: " in out
+    assert "normal 0.48, fails below 0.14 and 0.048" in out
+    assert "ok   idle: uringfile-posix_aio: " in out
+    assert out.splitlines()[-1].startswith("0 failed, ")
+
+
+def test_the_check_fails_for_a_read_that_takes_two_microseconds_more() -> None:
+    slow = """
+import time, uringfile
+fast_read = uringfile.AIOFile.read
+async def read(self, size=-1, offset=0):
+    end = time.perf_counter() + 2e-6
+    while time.perf_counter() < end:
+        pass
+    return await fast_read(self, size, offset)
+uringfile.AIOFile.read = read
+"""
+    out = _check(ONE_READ, slow, status=1)
+    assert "FAIL read-4k-cached-1: uringfile-posix_aio" in out
+
+
+def test_the_check_fails_for_a_read_that_waits() -> None:
+    """Which costs little processor time."""
+    slow = """
+import asyncio, uringfile
+fast_read = uringfile.AIOFile.read
+async def read(self, size=-1, offset=0):
+    await asyncio.sleep(0.0005)
+    return await fast_read(self, size, offset)
+uringfile.AIOFile.read = read
+check.LEAST_BY_CPU = 0
+"""
+    assert "FAIL read-4k-cached-1: uringfile-posix_aio" in _check(ONE_READ, slow, status=1)
+
+
+def test_the_check_fails_for_an_idle_loop_that_turns() -> None:
+    slow = """
+import asyncio, uringfile
+open_file = uringfile.AIOFile.open
+async def open(self):
+    loop = asyncio.get_running_loop()
+    def turn():
+        loop.call_later(0.00001, turn)
+    turn()
+    return await open_file(self)
+uringfile.AIOFile.open = open
+check.NORMAL = {}
+"""
+    assert "FAIL idle: uringfile-posix_aio" in _check(slow, status=1)
+
+
+def test_all_threads_of_the_process_are_in_its_cost(tmp_path: Path) -> None:
+    """Those of the kernel, too, that work for a ring: their ticks in /proc are part of it."""
+    script = """
+import asyncio, os, sys, time, uringfile
+def ticks(directory):
+    found = 0
+    for thread in os.listdir(directory):
+        if open(f"{directory}/{thread}/comm").read().startswith("iou-"):
+            fields = open(f"{directory}/{thread}/stat").read().rpartition(")")[2].split()
+            found += int(fields[11]) + int(fields[12])
+    return found
+async def main():
+    cpu, own = time.process_time(), time.thread_time()
+    async with uringfile.AIOFile(sys.argv[1], "wb", engine="io_uring") as f:
+        end = time.monotonic() + 20
+        while (found := ticks("/proc/self/task")) < 5 and time.monotonic() < end:
+            await f.write_many([(bytes(4096), i * 4096) for i in range(1000)])
+        others = time.process_time() - cpu - (time.thread_time() - own)
+        print(found, others * os.sysconf("SC_CLK_TCK"))
+asyncio.run(main())
+"""
+    if MISSING["io_uring"]:
+        pytest.skip(MISSING["io_uring"])
+    ticks, others = map(float, _python("-c", script, tmp_path / "file").split())
+    if not ticks:
+        pytest.skip("this file system writes without the ring's workers")
+    assert others > ticks / 2
