@@ -97,12 +97,25 @@ static int refused(const uf_engine *engine)
 	return forked(engine) ? -ECHILD : 0;
 }
 
+int uf_offer(uf_engine *engine, struct uf_op *op)
+{
+	int ret;
+
+	if ((op->opcode == UF_READ || op->opcode == UF_WRITE) && op->len > UF_MAX_TRANSFER)
+		op->len = UF_MAX_TRANSFER;
+	ret = engine->ops->submit(engine, op);
+	if (!ret)
+		engine->in_flight++;
+	return ret;
+}
+
 int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len,
 	      int64_t offset, int64_t token)
 {
+	const int flags = UF_ASYNC | UF_BATCH;
 	struct uf_op op = {
-		.opcode = opcode & ~UF_ASYNC,
-		.flags = opcode & UF_ASYNC,
+		.opcode = opcode & ~flags,
+		.flags = opcode & flags,
 		.fd = fd,
 		.addr = addr,
 		.len = len,
@@ -115,25 +128,25 @@ int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len,
 		return ret;
 	if (engine->shut)
 		return -ESHUTDOWN;
-	if (op.opcode < 0 || op.opcode >= UF_OPCODES || token < 0 || offset < 0)
+	if (op.opcode < 0 || op.opcode >= UF_OPCODES || token < 0 || token >> 62 || offset < 0)
 		return -EINVAL;
 	if (!(engine->opcodes & (1u << op.opcode)))
 		return -EOPNOTSUPP;
 	if (engine->in_flight >= engine->capacity)
 		return -EAGAIN;
-	if ((op.opcode == UF_READ || op.opcode == UF_WRITE) && len > UF_MAX_TRANSFER)
-		op.len = UF_MAX_TRANSFER;
-	ret = engine->ops->submit(engine, &op);
-	if (!ret)
-		engine->in_flight++;
-	return ret;
+	return opcode & UF_BATCH ? uf_batch_submit(engine, &op) : uf_offer(engine, &op);
 }
 
 int uf_flush(uf_engine *engine)
 {
 	int ret = refused(engine);
 
-	return ret ? ret : engine->ops->flush(engine);
+	if (ret)
+		return ret;
+	do {
+		ret = engine->ops->flush(engine);
+	} while (ret >= 0 && uf_batch_stage(engine));
+	return ret < 0 ? ret : ret + (int)engine->batches.n_done;
 }
 
 int uf_reap(uf_engine *engine, uf_completion *out, int max, int drain)
@@ -148,16 +161,25 @@ int uf_reap(uf_engine *engine, uf_completion *out, int max, int drain)
 	if (drain && read(engine->eventfd, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		return -errno;
 	n = engine->ops->reap(engine, out, max);
-	if (n > 0)
-		engine->in_flight -= (unsigned)n;
+	if (n < 0)
+		return n;
+	engine->in_flight -= (unsigned)n;
+	n = uf_batch_settle(engine, out, n, max);
+	/* There is room again for the rest of a batch, which may complete at once. */
+	if ((uf_batch_stage(engine) && uf_flush(engine)) || engine->batches.n_done)
+		uf_signal(engine);
 	return n;
 }
 
 int uf_cancel(uf_engine *engine, int64_t token)
 {
 	int ret = refused(engine);
+	int found;
 
-	return ret ? ret : engine->ops->cancel(engine, token);
+	if (ret)
+		return ret;
+	ret = uf_batch_cancel(engine, token, &found);
+	return found ? ret : engine->ops->cancel(engine, token);
 }
 
 int uf_forget_fd(uf_engine *engine, int fd, int *out, int max)
@@ -214,15 +236,38 @@ int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset)
 	return ret < 0 ? -errno : ret;
 }
 
-int uf_read_many_nowait(int fd, char *memory, int64_t *numbers, int n)
+/* How many of these requests, from the first on, are one range of at most room bytes. */
+static int neighbours(const int64_t *sizes, const int64_t *offsets, int n, int64_t room)
 {
-	for (int i = 0; i < n; i++) {
-		int64_t size = numbers[i];
+	int64_t length = 0;
+	int i = 0;
 
-		numbers[i] = uf_read_nowait(fd, memory, (uint64_t)size, numbers[n + i]);
-		if (numbers[i] != size)
-			return i + 1;
-		memory += size;
+	while (i < n && sizes[i] > 0 && sizes[i] <= room - length && offsets[i] >= 0 &&
+	       offsets[i] - offsets[0] == length)
+		length += sizes[i++];
+	return i;
+}
+
+int uf_read_many_nowait(int fd, char *memory, int64_t room, const int64_t *sizes,
+			const int64_t *offsets, int n)
+{
+	int served = 0;
+
+	for (;;) {
+		int next = served;
+		int end = served + neighbours(sizes + served, offsets + served, n - served, room);
+		int64_t length = 0, got;
+
+		while (next < end)
+			length += sizes[next++];
+		if (!length)
+			return served;
+		got = uf_read_nowait(fd, memory, (uint64_t)length, offsets[served]);
+		memory += length;
+		room -= length;
+		while (served < end && got >= sizes[served])
+			got -= sizes[served++];
+		if (served < end)
+			return served;
 	}
-	return n;
 }

@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "engine_api.h"
+#include "batch.h"
 
 /* read(2), write(2): the most that one call moves (MAX_RW_COUNT). */
 #define UF_MAX_TRANSFER 0x7ffff000u
@@ -47,6 +48,7 @@ struct uf_engine {
 	unsigned capacity;
 	unsigned opcodes;
 	int shut;
+	struct uf_batches batches;
 };
 
 /* Counts the forks behind this process, so that an engine knows without a
@@ -55,6 +57,9 @@ extern unsigned uf_forks;
 
 extern const struct uf_engine_ops uf_uring_ops;
 extern const struct uf_engine_ops uf_posix_aio_ops;
+
+/* Give one operation to the engine, which must have room for it. */
+int uf_offer(uf_engine *engine, struct uf_op *op);
 
 /* Make the eventfd readable. It cannot fail: the counter never gets near its
  * limit, and the descriptor is ours. */

@@ -53,11 +53,23 @@ enum uf_opcode {
 	UF_OPCODES	/* how many there are */
 };
 
-/* Or'ed into the opcode: hand it to a kernel worker at once, without an
- * attempt on the submitter's thread (IOSQE_ASYNC). */
+/* Or'ed into the opcode. ASYNC: hand it to a kernel worker at once, without an
+ * attempt on the submitter's thread (IOSQE_ASYNC). BATCH: see uf_part. */
 enum uf_submit_flag {
-	UF_ASYNC = 256
+	UF_ASYNC = 256,
+	UF_BATCH = 512
 };
+
+/* One of the reads or writes of a batch. UF_READ or UF_WRITE with UF_BATCH: addr
+ * points to len of these, which belong to the engine as buffers do, and offset means
+ * nothing. It is one operation with one completion, whose result is 0; each part's
+ * own is here by then. */
+typedef struct {
+	void *addr;
+	uint64_t len;
+	int64_t offset;
+	int64_t result;
+} uf_part;
 
 /* result is what the system call would return: >= 0, or -errno. */
 typedef struct {
@@ -85,7 +97,8 @@ int uf_open(int kind, unsigned entries, unsigned sqpoll_ms, uf_engine **engine,
 void uf_describe(const uf_engine *engine, uf_info *info);
 int uf_eventfd(const uf_engine *engine);
 
-/* token comes back in the completion; it must be >= 0 and unique in flight. */
+/* token comes back in the completion; it must be >= 0, below 2^62, and unique in
+ * flight. */
 int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len,
 	      int64_t offset, int64_t token);
 
@@ -139,10 +152,11 @@ int uf_identify(int fd, uf_identity *identity);
  * that fstat(2) and close(2) wait for nobody else. Itself it may wait. */
 int uf_is_local(int fd);
 
-/* read_nowait for n requests, numbers[i] bytes at numbers[n + i], one behind another
- * into memory; numbers[i] becomes the result. Stops behind the first that is not
- * served whole; returns how many it looked at. */
-int uf_read_many_nowait(int fd, char *memory, int64_t *numbers, int n);
+/* Reads of sizes[i] bytes at offsets[i], one behind the other into memory: how many of them,
+ * from the first on, fit into its room and are had whole from the page cache. Neighbours are
+ * read in one call. */
+int uf_read_many_nowait(int fd, char *memory, int64_t room, const int64_t *sizes,
+			const int64_t *offsets, int n);
 
 /* open(2) of an existing regular file whose path the kernel has cached, on one of n
  * mounts that are local: a descriptor, and what is known of it. -EAGAIN: ask by a

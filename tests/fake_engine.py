@@ -28,6 +28,12 @@ class Submitted:
     flushed: bool = False
     cancel_asked: bool = False
 
+    def parts(self) -> Any:
+        """Of a batch: an array of uf_part, whose results a test may set."""
+        from uringfile._native import ffi
+
+        return ffi.cast(f"uf_part (*)[{self.length}]", self.addr)[0]
+
 
 class FakeEngine:
     """``capacity`` operations in flight, ``entries`` of them staged."""
@@ -54,7 +60,7 @@ class FakeEngine:
         assert token not in self.in_flight, "a token twice in flight"
         if self.shut:
             return -errno.ESHUTDOWN
-        if not self.opcodes >> (opcode & ~_engine.ASYNC) & 1:
+        if not self.opcodes >> (opcode & _engine.KIND) & 1:
             return -errno.EOPNOTSUPP
         staged = sum(not op.flushed for op in self.in_flight.values())
         unreaped = len(self.in_flight) + len(self.done)
@@ -122,6 +128,10 @@ class FakeEngine:
         operation = self.in_flight[token]
         self.complete(token, _perform(operation))
 
+    def perform_only(self, token: int) -> None:
+        """Do what the operation says; it is complete when the test says so."""
+        _perform(self.in_flight[token])
+
     def cancel_done(self, token: int) -> None:
         self.complete(token, -errno.ECANCELED)
 
@@ -129,8 +139,13 @@ class FakeEngine:
 def _perform(operation: Submitted) -> int:
     from uringfile._native import ffi
 
-    opcode = operation.opcode & ~_engine.ASYNC
+    opcode = operation.opcode & _engine.KIND
     memory = operation.addr
+    if operation.opcode & _engine.BATCH:
+        for part in operation.parts():
+            one = Submitted(opcode, operation.fd, part.addr, part.len, part.offset, 0)
+            part.result = _perform(one)
+        return 0
     if isinstance(memory, bytes):
         memory = ffi.from_buffer(memory)
     try:

@@ -16,8 +16,9 @@ from conftest import SQPOLL_MS, check, count, sqpoll_engine
 from fake_engine import FakeEngine
 
 from uringfile import engine_info
-from uringfile._engine import ENGINE_NAMES, FDATASYNC, FSYNC, READ, WRITE
-from uringfile._native_engine import NativeEngine, pin
+from uringfile._batch import Batch
+from uringfile._engine import BATCH, ENGINE_NAMES, FDATASYNC, FSYNC, READ, WRITE
+from uringfile._native_engine import NativeEngine, address, pin
 
 
 class Rig:
@@ -465,3 +466,126 @@ info = uringfile.engine_info()
 print(info.engine, "sqpoll" in info.features)
 """
     assert check(code, URINGFILE_SQPOLL_MS="5", URINGFILE_ENGINE="") == "io_uring False\n"
+
+
+# ---- a batch is one operation ---
+
+
+class Parts:
+    """Reads of 8 bytes at these offsets, as one operation."""
+
+    def __init__(self, offsets: list[int], size: int = 8) -> None:
+        self.memory = bytearray(size * len(offsets))
+        place = pin(self.memory)
+        start = address(place)
+        starts = range(start, start + len(self.memory), size)
+        self.batch = Batch(starts, [size] * len(offsets), offsets, place)
+
+    def submit(self, rig: Rig, fd: int, opcode: int = READ) -> int:
+        token = rig.tokens
+        rig.tokens += 1
+        rig.keep.append(self)
+        ret = rig.engine.submit(opcode | BATCH, fd, self.batch.memory, self.batch.n, 0, token)
+        return token if ret == 0 else ret
+
+
+def test_batch_completes_once_with_all_results(rig: Rig, fd: int) -> None:
+    end = os.fstat(fd).st_size
+    content = os.pread(fd, end, 0)
+    parts = Parts([0, 100, end - 3, end, 5])
+    assert rig.finish([parts.submit(rig, fd)]) == [0]
+    assert parts.batch.results() == (8, 8, 3, 0, 8)
+    assert parts.memory[8:16] == content[100:108]
+    assert rig.reap() == 0
+
+
+def test_batch_larger_than_the_engine(engine: str, fd: int) -> None:
+    rig = Rig(NativeEngine(engine))
+    content = os.pread(fd, 1000, 0)
+    offsets = [i % 900 for i in range(5000)]
+    parts = Parts(offsets)
+    single = rig.submit(READ, fd, bytearray(8))
+    token = parts.submit(rig, fd)
+    assert Parts([0]).submit(rig, fd) == -errno.EAGAIN, "one batch at a time waits for room"
+    assert rig.finish([token, single]) == [0, 8]
+    assert parts.batch.results() == (8,) * 5000
+    assert parts.memory == b"".join(content[i : i + 8] for i in offsets)
+    rig.engine.destroy()
+
+
+def test_batches_without_a_slot_say_eagain(engine: str, fd: int) -> None:
+    rig = Rig(NativeEngine(engine))
+    accepted = []
+    for _ in range(100):
+        token = Parts([0, 8]).submit(rig, fd)
+        if token == -errno.EAGAIN:
+            break
+        accepted.append(token)
+    else:
+        pytest.fail("there is no end of slots")
+    assert rig.finish(accepted) == [0] * len(accepted)
+    assert rig.finish([Parts([0, 8]).submit(rig, fd)]) == [0]
+    rig.engine.destroy()
+
+
+def test_batch_of_a_bad_descriptor(engine: str) -> None:
+    rig = Rig(NativeEngine(engine))
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    parts = Parts([0, 8, 16])
+    token = parts.submit(rig, read_end, WRITE)  # not open for writing
+    if token >= 0:
+        assert rig.finish([token]) == [0]
+        assert parts.batch.results() == (-errno.EBADF,) * 3
+    else:
+        assert token == -errno.EBADF
+    os.close(read_end)
+    rig.engine.destroy()
+
+
+def test_batch_is_rejected_whole(engine: str, fd: int) -> None:
+    rig = Rig(NativeEngine(engine))
+    assert Parts([0, -1]).submit(rig, fd) == -errno.EINVAL
+    assert Parts([0]).submit(rig, fd, FSYNC) == -errno.EINVAL
+    parts = Parts([])
+    assert parts.submit(rig, fd) == -errno.EINVAL
+    assert rig.reap() == 0
+    rig.engine.destroy()
+
+
+def test_cancelled_batch_completes_once(rig: Rig, pipe: tuple[int, int]) -> None:
+    if rig.engine.name == "posix_aio":
+        pytest.skip("POSIX AIO cannot stop a read that runs (test_6_stubborn_read)")
+    parts = Parts([0] * 6)
+    token = parts.submit(rig, pipe[0])
+    rig.engine.flush()
+    assert rig.engine.cancel(token) in (0, -errno.EALREADY)
+    if rig.fake:
+        for part in rig.engine.in_flight[token].parts():
+            part.result = -errno.ECANCELED
+    rig.finish([token])
+    assert set(parts.batch.results()) <= {-errno.ECANCELED, -errno.EINTR}
+    assert rig.reap() == 0
+
+
+@pytest.mark.parametrize("engine", ["io_uring"], indirect=True)
+def test_cancelled_batch_that_waits_for_room(engine: str, fd: int, pipe: tuple[int, int]) -> None:
+    rig = Rig(NativeEngine(engine))
+    parts = Parts([0] * 3000)
+    token = parts.submit(rig, pipe[0])
+    rig.engine.flush()
+    while (ret := rig.engine.cancel(token)) == -errno.EAGAIN:
+        rig.engine.flush()
+    assert ret == 0
+    rig.finish([token])
+    assert set(parts.batch.results()) <= {-errno.ECANCELED, -errno.EINTR}
+    assert rig.finish([rig.submit(READ, fd, bytearray(8))]) == [8]
+    rig.engine.destroy()
+
+
+def test_batch_in_flight_at_the_end(engine: str, pipe: tuple[int, int]) -> None:
+    rig = Rig(NativeEngine(engine))
+    Parts([0] * 3).submit(rig, pipe[0])
+    rig.engine.flush()
+    rig.engine.shutdown()
+    rig.engine.destroy()

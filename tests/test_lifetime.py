@@ -21,6 +21,7 @@ import pytest
 from conftest import check, open_fds, run, run_python
 
 from uringfile import AIOFile, _loop
+from uringfile._native_engine import ffi, pin
 
 HUNG_READ = """
 import asyncio, os, sys, uringfile
@@ -188,13 +189,47 @@ def test_that_the_canaries_would_notice(tmp_path: Path) -> None:
         "real = d.Driver._offer\n"
         "def forgetful(self, operation):\n"
         "    accepted = real(self, operation)\n"
-        "    operation.addr = None\n"
+        "    operation.request = None\n"
         "    return accepted\n"
         "d.Driver._offer = forgetful\n"
         "async def main():",
     )
     done = run_python(broken, "posix_aio", PYTHONWARNINGS="ignore", PYTHONMALLOC="malloc")
     assert done.returncode != 0, "no canary was touched: the test proves nothing"
+
+
+GARBAGE = """
+import gc
+from uringfile._native_engine import pin
+
+class Frame: "stands for one that a traceback keeps"
+
+for i in range(50):
+    view = memoryview(bytearray(10))  # older than what refers to it, and so cleared first
+    frame = Frame()
+    frame.itself = frame
+    frame.pinned = pin(view, writable=True)
+    del frame, view
+    gc.collect()
+"""
+
+
+def test_a_pinned_memoryview_in_garbage() -> None:
+    """CPython before 3.12.7 crashes on a cycle with a memoryview and its exporter (gh-77894)."""
+    check(GARBAGE)
+
+
+def test_a_pinned_memoryview_keeps_what_it_shows() -> None:
+    memory = bytearray(b"0123456789")
+    pinned = pin(memoryview(memory)[3:7], writable=True)
+    assert bytes(ffi.buffer(pinned)) == b"3456"
+    with pytest.raises(BufferError):
+        memory.extend(b"longer")
+    del pinned
+    memory.extend(b"longer")
+    for refused in (memoryview(b"read-only"), memoryview(memory)[::2]):
+        with pytest.raises(BufferError):
+            pin(refused, writable=True)
 
 
 # ---- loops ---

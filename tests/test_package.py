@@ -95,6 +95,7 @@ LAYERS = [
     {"_commit"},
     {"_log"},
     {"_openfile"},
+    {"_manyfile"},
     {"_file"},
     {"_readers", "_writer", "_shared", "_writeback", "_follow"},
     {"_recover"},

@@ -65,7 +65,7 @@ class DirectIO:
         self._name = file.name
         self._appending = file.mode.appending
         self._buffered_flags = file.mode.flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC)
-        self._align = max(align, mmap.PAGESIZE)
+        self.align = max(align, mmap.PAGESIZE)
         self._worker = 0 if local else ASYNC  # elsewhere even a submission can wait
         self._opening = asyncio.Lock()
         self._buffered: Descriptor | None = None
@@ -76,19 +76,22 @@ class DirectIO:
     async def read(self, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes, fewer only at the end of the file."""
         pieces: list[bytes] = []
-        while size > 0:
-            wanted = min(size, PIECE)
-            bounce, start, end = await self._fetch(wanted, offset)
-            piece = bounce.memory[start:end]
-            self._give(bounce)
-            if len(piece) == size and not pieces:
-                return piece
-            if not piece:
-                break
-            pieces.append(piece)
-            size -= len(piece)
-            offset += len(piece)
-        return b"".join(pieces)
+        self._descriptor.holders += 1
+        try:
+            while size > 0:
+                bounce, start, end = await self._fetch(min(size, PIECE), offset)
+                piece = bounce.memory[start:end]
+                self.give(bounce)
+                if len(piece) == size and not pieces:
+                    return piece
+                if not piece:
+                    break
+                pieces.append(piece)
+                size -= len(piece)
+                offset += len(piece)
+            return b"".join(pieces)
+        finally:
+            self._descriptor.release()
 
     async def readinto(self, pinned: Any, size: int, offset: int) -> int:
         """Fill ``size`` bytes: how many came, fewer only at the end of the file."""
@@ -97,7 +100,7 @@ class DirectIO:
             wanted = min(size - done, PIECE)
             bounce, start, end = await self._fetch(wanted, offset + done)
             copy(pinned + done, bounce.address + start, end - start)
-            self._give(bounce)
+            self.give(bounce)
             if end == start:
                 break
             done += end - start
@@ -107,10 +110,10 @@ class DirectIO:
         """A bounce buffer, and where in it the bytes from ``offset`` start and end. There may
         be fewer than ``size``, and none at the end of the file only."""
         if offset > _LAST_OFFSET:
-            return self._take(self._align), 0, 0
-        ahead = offset % self._align
-        length = -(-(ahead + size) // self._align) * self._align
-        bounce = self._take(length)
+            return self.take(self.align), 0, 0
+        ahead = offset % self.align
+        length = -(-(ahead + size) // self.align) * self.align
+        bounce = self.take(length)
         # As Driver.run(), without its coroutine: 64 reads in flight are 4 % faster.
         operation, future = self._driver.start(
             READ | self._worker, self._descriptor, bounce.address, length, offset - ahead
@@ -131,19 +134,19 @@ class DirectIO:
     async def write_some(self, pinned: Any, start: int, offset: int) -> int:
         """Write a part of the pinned data, from ``start`` on: how much."""
         size = len(pinned) - start
-        ahead = -offset % self._align
-        if self._appending or ahead or size < self._align:
+        ahead = -offset % self.align
+        if self._appending or ahead or size < self.align:
             piece = size if self._appending or not ahead else min(size, ahead)
             return await self._write_buffered(inside(pinned, start), piece, offset)
-        piece = min(size - size % self._align, PIECE)
-        bounce = self._take(piece)
+        piece = min(size - size % self.align, PIECE)
+        bounce = self.take(piece)
         copy(bounce.address, pinned + start, piece)
         n = await self._driver.run(
             WRITE | self._worker, self._descriptor, bounce.address, piece, offset
         )
         if n == -errno.EINTR:
             return 0
-        self._give(bounce)
+        self.give(bounce)
         return raise_for(n, self._name)
 
     async def _write_buffered(self, addr: Any, size: int, offset: int) -> int:
@@ -181,12 +184,12 @@ class DirectIO:
 
     # ---- bounce buffers -------------------------------------------------------------
 
-    def _take(self, size: int) -> _Bounce:
+    def take(self, size: int) -> _Bounce:
         capacity = max(1 << (size - 1).bit_length(), mmap.PAGESIZE)
         free = self._free.get(capacity)
         return free.pop() if free else _Bounce(capacity)
 
-    def _give(self, bounce: _Bounce) -> None:
+    def give(self, bounce: _Bounce) -> None:
         """For reuse. A buffer whose operation was cancelled is not given back: the in-flight
         table keeps it as long as the kernel may touch it."""
         capacity = len(bounce.memory)

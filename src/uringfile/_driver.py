@@ -23,7 +23,7 @@ from typing import Any
 
 from uringfile._batch import CachedReads
 from uringfile._ending import drivers, end_engine, leak_all
-from uringfile._engine import ASYNC, OPCODE_NAMES, READ, Engine, EngineInfo
+from uringfile._engine import KIND, OPCODE_NAMES, READ, Engine, EngineInfo
 from uringfile._errors import ClosedFileError, Filename, os_error
 from uringfile._fd import Descriptor
 from uringfile._inflight import InFlight, Operation
@@ -165,11 +165,12 @@ class Driver:
 
         Raises ``ClosedFileError`` for a read of a descriptor that is being closed.
         """
-        if descriptor.closing and opcode & ~ASYNC == READ:
+        if descriptor.closing and opcode & KIND == READ:
             raise ClosedFileError("the file was closed during read()")
         token = next(self._tokens)
         future: asyncio.Future[int] = self.loop.create_future()
-        operation = Operation(token, opcode, descriptor, addr, length, offset, on_orphan)
+        request = (opcode, descriptor.fd, addr, length, offset, token)
+        operation = Operation(token, descriptor, request, on_orphan)
         self._futures[token] = future
         descriptor.holders += 1
         if self._queue or not self._offer(operation):
@@ -180,18 +181,16 @@ class Driver:
     def _offer(self, operation: Operation) -> bool:
         """Give the operation to the engine; False when that is full."""
         submit = self.engine.submit
-        opcode, fd, addr = operation.opcode, operation.holds.fd, operation.addr
-        length, offset, token = operation.length, operation.offset, operation.token
-        ret = submit(opcode, fd, addr, length, offset, token)
+        ret = submit(*operation.request)
         if ret == -errno.EAGAIN:
             self._flush_engine()  # the submission queue may be full, and nothing else
-            ret = submit(opcode, fd, addr, length, offset, token)
+            ret = submit(*operation.request)
         if ret == -errno.EAGAIN:
             return False
         if ret:
             self._resolve(operation, ret)
         else:
-            self._in_flight[token] = operation
+            self._in_flight[operation.token] = operation
             self._submitted += 1
             self._staged += 1
             if self._staged == FLUSH_BATCH or len(self._in_flight) == 1:
@@ -238,8 +237,9 @@ class Driver:
     def _reap(self, drain: bool) -> None:
         pairs = self.engine.reap(drain)
         in_flight = self._in_flight
-        for i in range(0, len(pairs), 2):
-            self._resolve(in_flight.pop(pairs[i]), pairs[i + 1])
+        each = iter(pairs)
+        for token, result in zip(each, each, strict=True):
+            self._resolve(in_flight.pop(token), result)
         if pairs:
             self._completed += len(pairs) // 2
             self._poll.came()
@@ -310,7 +310,7 @@ class Driver:
         for operation in [*self._queue.values(), *self._in_flight.values()]:
             if operation.descriptor is not descriptor:
                 continue
-            if not writes and operation.opcode & ~ASYNC != READ:
+            if not writes and operation.opcode & KIND != READ:
                 continue
             future = self._futures.pop(operation.token, None)
             if future is not None and not future.done():
@@ -341,7 +341,7 @@ class Driver:
         """Whether what holds the descriptor are reads that nobody waits for any more."""
         lost = sum(
             operation.holds is descriptor
-            and operation.opcode & ~ASYNC == READ
+            and operation.opcode & KIND == READ
             and operation.token not in self._futures
             for operation in self._in_flight.values()
         )
@@ -413,7 +413,7 @@ class Driver:
 
 
 def _name(operation: Operation) -> str:
-    return OPCODE_NAMES[operation.opcode & ~ASYNC]
+    return OPCODE_NAMES[operation.opcode & KIND]
 
 
 def raise_for(result: int, filename: Filename) -> int:

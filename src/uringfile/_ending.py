@@ -10,7 +10,7 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING
 
-from uringfile._engine import ASYNC, READ, Engine
+from uringfile._engine import KIND, READ, Engine
 from uringfile._inflight import InFlight, Operation, leak
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _cancel_all(engine: Engine, in_flight: InFlight) -> set[int]:
     """Those among them that are reads, run, and cannot be stopped."""
     stubborn = set()
     for token, operation in in_flight.items():
-        if engine.cancel(token) == -errno.EALREADY and operation.opcode & ~ASYNC == READ:
+        if engine.cancel(token) == -errno.EALREADY and operation.opcode & KIND == READ:
             stubborn.add(token)
     return stubborn
 

@@ -31,8 +31,12 @@ OPCODE_NAMES: Final = (
     "fallocate",
 )
 
-# Or'ed into an operation: to a kernel worker at once.
+# Or'ed into an operation: to a kernel worker at once; many parts as one operation.
 ASYNC: Final = 256
+BATCH: Final = 512
+
+# What is left of an operation without these.
+KIND: Final = 255
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Coroutine
 from typing import Any
 
-from uringfile._batch import GROUP
 from uringfile._blocks import as_bytes, new_block
 from uringfile._driver import COPY_SHIFT, INLINE_SIZE, NO_BUFFER, raise_for, runs_here
 from uringfile._engine import FALLOCATE, FDATASYNC, FSYNC, FTRUNCATE, READ, STATX, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
+from uringfile._manyfile import ManyFile, pin_writable
 from uringfile._native_engine import copy, inside, pin, read_nowait
 from uringfile._open import in_thread
-from uringfile._openfile import MAX_OFFSET, OpenFile
+from uringfile._openfile import MAX_OFFSET
 from uringfile._statx import STATX_SIZE, to_stat_result
 from uringfile._text import codec_at
 
@@ -32,7 +31,7 @@ _UNSIZED_PIECE = 64 * 1024
 _LASTING_SYNC_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
-class AIOFile(OpenFile):
+class AIOFile(ManyFile):
     """A file whose reads and writes name their offset; there is no position.
 
     ``path`` is a path or an open descriptor (which this object then owns and closes).
@@ -92,18 +91,25 @@ class AIOFile(OpenFile):
         data: bytes = driver.scratch_buffer[:n]
         return data
 
-    async def _read(self, size: int | None, offset: int) -> bytes:
+    def _read(self, size: int | None, offset: int) -> Coroutine[Any, Any, bytes]:
+        """No coroutine itself: each one costs whoever awaits through it."""
         descriptor = self._check(offset, readable=True)
         if size is None:
             size = -1
         if size < -1:
             raise ValueError(f"size must be -1 or more, not {size}")
+        # read(2) refuses a range that ends beyond the largest offset; nothing is there.
+        size = min(size, MAX_OFFSET - offset)
+        if self._direct_io is not None and size >= 0:
+            return self._direct_io.read(size, offset)
+        return self._read_held(descriptor, size, offset)
+
+    async def _read_held(self, descriptor: Descriptor, size: int, offset: int) -> bytes:
         descriptor.holders += 1
         try:
             if size < 0:
                 return await self._read_to_end(offset)
-            # read(2) refuses a range that ends beyond the largest offset; nothing is there.
-            return await self._read_block(descriptor, min(size, MAX_OFFSET - offset), offset)
+            return await self._read_block(descriptor, size, offset)
         finally:
             descriptor.release()
 
@@ -181,10 +187,7 @@ class AIOFile(OpenFile):
         a cancellation it may still be written to, and must not be reused.
         """
         descriptor = self._check(offset, readable=True)
-        try:
-            pinned = pin(buffer, writable=True)
-        except BufferError as error:
-            raise TypeError(f"readinto() needs a writable buffer: {error}") from None
+        pinned = pin_writable(buffer)
         size = min(len(pinned), MAX_OFFSET - offset)
         descriptor.holders += 1
         try:
@@ -198,46 +201,6 @@ class AIOFile(OpenFile):
         finally:
             descriptor.release()
 
-    async def read_many(self, requests: Iterable[tuple[int, int]]) -> list[bytes]:
-        """Read each ``(size, offset)``; the results in the order of the requests.
-
-        What the page cache does not have is submitted together. When some fail, the
-        others are still performed, and then the first error is raised.
-        """
-        requests = list(requests)
-        results: list[bytes | None] = await self._read_many_cached(requests)
-        missing = [i for i, data in enumerate(results) if data is None]
-        found = await _all([self._read(*requests[i]) for i in missing])
-        for i, data in zip(missing, found, strict=True):
-            results[i] = data
-        return results  # type: ignore[return-value]
-
-    async def _read_many_cached(self, requests: list[tuple[int, int]]) -> list[bytes | None]:
-        """What the page cache has of them; ``None`` for the rest."""
-        results: list[bytes | None] = []
-        if not self._inline or not requests:
-            return [None] * len(requests)
-        sizes, offsets = zip(*requests, strict=True)
-        if min(sizes) <= 0 or min(offsets) < 0 or max(offsets) > MAX_OFFSET:
-            return [None] * len(requests)
-        descriptor = self._check(0)
-        driver = self._driver_here()
-        while (start := len(results)) < len(requests):
-            if driver.budget <= 0:
-                await driver.yield_turn()
-                self._still(descriptor)
-            blocks = driver.cached_reads.read(
-                descriptor.fd, sizes[start : start + GROUP], offsets[start : start + GROUP]
-            )
-            results += blocks
-            driver.inline += len(blocks) - (blocks[-1] is None)
-            driver.budget -= len(blocks) + (sum(sizes[start : len(results)]) >> COPY_SHIFT)
-        return results
-
-    async def readinto_many(self, requests: Iterable[tuple[Any, int]]) -> list[int]:
-        """``readinto`` for each ``(buffer, offset)``, submitted together."""
-        return await _all([self.readinto(buffer, offset) for buffer, offset in requests])
-
     # ---- writing ------------------------------------------------------------------
 
     async def write(self, data: Any, offset: int = 0) -> int:
@@ -249,14 +212,17 @@ class AIOFile(OpenFile):
         ``characters_written``. A write that is cancelled may land whole, in part or not
         at all. Also raises ``io.UnsupportedOperation`` and ``UnicodeEncodeError``.
         """
+        return await self.write_bytes(self.as_written(data, offset), offset)
+
+    def as_written(self, data: Any, offset: int) -> Any:
+        """``data`` as the bytes that ``write`` writes. Raises as that does."""
         if self._binary:
             if isinstance(data, str):
                 raise TypeError("a bytes-like object is required, not 'str'")
-        else:
-            if not isinstance(data, str):
-                raise TypeError(f"write() argument must be str, not {type(data).__name__}")
-            data = self.encode_bytes(data, offset)
-        return await self.write_bytes(data, offset)
+            return data
+        if not isinstance(data, str):
+            raise TypeError(f"write() argument must be str, not {type(data).__name__}")
+        return self.encode_bytes(data, offset)
 
     async def write_bytes(self, data: Any, offset: int = 0) -> int:
         """As ``write``, with a buffer in any mode."""
@@ -292,13 +258,6 @@ class AIOFile(OpenFile):
         if not n:
             raise os_error(-errno.EIO, self.name)
         return raise_for(n, self.name)
-
-    async def write_many(self, requests: Iterable[tuple[Any, int]]) -> list[int]:
-        """``write`` each ``(data, offset)``, submitted together and in no order.
-
-        When some fail, the others are still performed, and then the first error is raised.
-        """
-        return await _all([self.write(data, offset) for data, offset in requests])
 
     def encode_bytes(self, data: str, offset: int = 0) -> bytes:
         """``data`` as the bytes that stand at ``offset`` (a byte order mark only at 0)."""
@@ -390,14 +349,3 @@ class AIOFile(OpenFile):
         out = bytearray(STATX_SIZE)
         raise_for(await driver.run(STATX, descriptor, pin(out)), self.name)
         return to_stat_result(out)
-
-
-async def _all(calls: list[Any]) -> list[Any]:
-    """Await all; then raise the first error there was."""
-    if not calls:
-        return []
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results

@@ -20,37 +20,31 @@ class Operation:
     """One submission, as the kernel sees it. Who waits for it only the driver knows: the
     table must not keep a task, and so a loop, alive."""
 
-    __slots__ = (
-        "addr",
-        "descriptor",
-        "holds",
-        "length",
-        "offset",
-        "on_orphan",
-        "opcode",
-        "token",
-    )
+    __slots__ = ("descriptor", "holds", "on_orphan", "request", "token")
 
     def __init__(
         self,
         token: int,
-        opcode: int,
         descriptor: Descriptor,
-        addr: Any,
-        length: int,
-        offset: int,
+        request: tuple[int, int, Any, int, int, int],
         on_orphan: Callable[[int], None] | None,
     ) -> None:
         self.token = token
-        self.opcode = opcode
         self.descriptor = descriptor
         #: What it has leased: the descriptor, unless that was given back early.
         self.holds = descriptor
-        self.addr = addr
-        self.length = length
-        self.offset = offset
+        #: What the engine is told: opcode, fd, memory, length, offset, token.
+        self.request = request
         #: Called with the result when nobody waits for it any more (an fd to close).
         self.on_orphan = on_orphan
+
+    @property
+    def opcode(self) -> int:
+        return self.request[0]
+
+    @property
+    def memory(self) -> Any:
+        return self.request[2]
 
 
 InFlight = dict[int, Operation]
@@ -58,12 +52,12 @@ InFlight = dict[int, Operation]
 
 def leak(operation: Operation) -> None:
     """Keep the operation's buffer for the rest of the process."""
-    _immortal.append(operation.addr)
+    _immortal.append(operation.memory)
     if sys.implementation.name == "cpython":
         # The list dies with the module at interpreter exit, while the kernel may still write.
         import ctypes
 
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(operation.addr))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(operation.memory))
 
 
 _immortal: list[Any] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from array import array
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -34,7 +34,8 @@ for _number, _name in enumerate(_engine.OPCODE_NAMES):
 #: ``-EAGAIN``; ``-EOPNOTSUPP`` where the file system cannot tell (preadv2, Linux 4.14).
 read_nowait = lib.uf_read_nowait
 
-#: ``read_many_nowait(fd, memory, numbers, n)``: n of them, see csrc/engine_api.h.
+#: ``read_many_nowait(fd, memory, room, sizes, offsets, n)``: how many were served, from the
+#: first on; see csrc/engine_api.h.
 read_many_nowait = lib.uf_read_many_nowait
 
 #: inotify(7): ``inotify_open()``, ``inotify_add(fd, path, mask)`` (a path that ends with a
@@ -44,8 +45,8 @@ inotify_add: Callable[[int, bytes, int], int] = lib.uf_inotify_add
 inotify_remove: Callable[[int, int], int] = lib.uf_inotify_remove
 
 
-def as_numbers(numbers: array[int]) -> Any:
-    """An ``array("q")`` as C sees it."""
+def as_numbers(numbers: bytes) -> Any:
+    """Packed integers of 64 bits as C sees them."""
     return ffi.from_buffer("int64_t[]", numbers)
 
 
@@ -55,7 +56,26 @@ def pin(buffer: Any, *, writable: bool = False) -> Any:
     Raises ``TypeError`` for what is no buffer, ``BufferError`` for one that is not
     C-contiguous, or read-only where ``writable`` is asked for.
     """
-    return ffi.from_buffer("char[]", buffer, require_writable=writable)
+    pinned = ffi.from_buffer("char[]", buffer, require_writable=writable)
+    if _MEMORYVIEW_IN_GARBAGE_CRASHES and type(buffer) is memoryview:
+        return _pin_behind(buffer, pinned)
+    return pinned
+
+
+# Before 3.12.7 the garbage collector crashes on a cycle (the traceback of an exception
+# is enough) with a memoryview and somebody who has it exported: CPython gh-77894.
+_MEMORYVIEW_IN_GARBAGE_CRASHES = sys.version_info < (3, 12, 7)
+
+
+def _pin_behind(view: memoryview, pinned: Any) -> Any:
+    """The same memory, held by a pin of what the view shows."""
+    try:
+        shown = ffi.from_buffer("char[]", view.obj)
+    except (TypeError, BufferError):  # not contiguous itself
+        return pinned
+    start, size = address(pinned) - address(shown), len(pinned)
+    ffi.release(pinned)
+    return ffi.from_buffer("char[]", ffi.buffer(inside(shown, start), size))
 
 
 def inside(pinned: Any, start: int) -> Any:
@@ -63,6 +83,17 @@ def inside(pinned: Any, start: int) -> Any:
     if not start:
         return pinned
     return ffi.gc(pinned + start, lambda _: pinned)  # the closure keeps it
+
+
+def address(pinned: Any) -> int:
+    """Where the pinned memory is."""
+    return int(ffi.cast("uintptr_t", pinned))
+
+
+def as_parts(numbers: bytearray, keep: Any) -> Any:
+    """Packed ``uf_part`` as C sees them; the result keeps what they point to."""
+    parts = ffi.from_buffer(numbers)
+    return ffi.gc(ffi.cast("char *", parts), lambda _: (parts, keep))
 
 
 #: ``copy(destination, source, size)``: pins or buffers.

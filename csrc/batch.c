@@ -1,0 +1,166 @@
+/* Batches, the same for every engine. Tokens of parts have bit 62 set, which no
+ * caller's token has; below it the batch's slot and the part's index. */
+#include "engine.h"
+
+#define PART_TOKEN (INT64_C(1) << 62)
+#define SLOT_SHIFT 32
+
+#define MAX_PARTS (1u << 20)
+
+/* No completion has this result. */
+#define PENDING INT64_MIN
+
+static int64_t part_token(const struct uf_batches *batches, const struct uf_batch *batch, unsigned i)
+{
+	return PART_TOKEN | (int64_t)(batch - batches->slots) << SLOT_SHIFT | i;
+}
+
+static void settle(struct uf_batches *batches, struct uf_batch *batch, unsigned i, int64_t result)
+{
+	batch->parts[i].result = result;
+	if (!--batch->left)
+		batches->n_done++;
+}
+
+unsigned uf_batch_stage(uf_engine *engine)
+{
+	struct uf_batches *batches = &engine->batches;
+	struct uf_batch *batch = batches->waiting;
+	unsigned before;
+
+	if (!batch)
+		return 0;
+	before = batch->staged;
+	while (batch->staged < batch->n && engine->in_flight < engine->capacity) {
+		unsigned i = batch->staged;
+		struct uf_op op = {
+			.opcode = batch->opcode,
+			.flags = batch->flags,
+			.fd = batch->fd,
+			.addr = batch->parts[i].addr,
+			.len = batch->parts[i].len,
+			.offset = batch->parts[i].offset,
+			.token = part_token(batches, batch, i),
+		};
+		int ret = uf_offer(engine, &op);
+
+		if (ret == -EAGAIN)
+			break;
+		batch->staged++;
+		if (ret)
+			settle(batches, batch, i, ret);
+	}
+	if (batch->staged == batch->n)
+		batches->waiting = NULL;
+	return batch->staged - before;
+}
+
+static struct uf_batch *free_slot(struct uf_batches *batches)
+{
+	for (int i = 0; i < UF_BATCHES; i++)
+		if (!batches->slots[i].parts)
+			return &batches->slots[i];
+	return NULL;
+}
+
+int uf_batch_submit(uf_engine *engine, const struct uf_op *op)
+{
+	struct uf_batches *batches = &engine->batches;
+	struct uf_batch *batch = free_slot(batches);
+	uf_part *parts = op->addr;
+
+	if (!op->len || op->len > MAX_PARTS || (op->opcode != UF_READ && op->opcode != UF_WRITE))
+		return -EINVAL;
+	for (uint64_t i = 0; i < op->len; i++)
+		if (parts[i].offset < 0)
+			return -EINVAL;
+	if (!batch || batches->waiting)
+		return -EAGAIN;
+	*batch = (struct uf_batch) {
+		.parts = parts,
+		.n = (unsigned)op->len,
+		.left = (unsigned)op->len,
+		.opcode = op->opcode,
+		.flags = op->flags,
+		.fd = op->fd,
+		.token = op->token,
+	};
+	for (unsigned i = 0; i < batch->n; i++)
+		parts[i].result = PENDING;
+	batches->waiting = batch;
+	if (!uf_batch_stage(engine)) {
+		batches->waiting = NULL;
+		batch->parts = NULL;
+		return -EAGAIN;
+	}
+	return 0;
+}
+
+int uf_batch_settle(uf_engine *engine, uf_completion *out, int n, int max)
+{
+	struct uf_batches *batches = &engine->batches;
+	int kept = 0;
+
+	for (int i = 0; i < n; i++) {
+		int64_t token = out[i].token;
+
+		if (token & PART_TOKEN)
+			settle(batches, &batches->slots[(token & ~PART_TOKEN) >> SLOT_SHIFT],
+			       (uint32_t)token, out[i].result);
+		else
+			out[kept++] = out[i];
+	}
+	for (int i = 0; i < UF_BATCHES && batches->n_done && kept < max; i++) {
+		struct uf_batch *batch = &batches->slots[i];
+
+		if (!batch->parts || batch->left)
+			continue;
+		out[kept].token = batch->token;
+		out[kept++].result = 0;
+		batch->parts = NULL;
+		batches->n_done--;
+	}
+	return kept;
+}
+
+static struct uf_batch *find(struct uf_batches *batches, int64_t token)
+{
+	for (int i = 0; i < UF_BATCHES; i++)
+		if (batches->slots[i].parts && batches->slots[i].token == token)
+			return &batches->slots[i];
+	return NULL;
+}
+
+int uf_batch_cancel(uf_engine *engine, int64_t token, int *found)
+{
+	struct uf_batches *batches = &engine->batches;
+	struct uf_batch *batch = find(batches, token);
+	int answer = 0;
+
+	*found = batch != NULL;
+	if (!batch)
+		return 0;
+	if (batch == batches->waiting) {
+		unsigned staged = batch->staged;
+
+		batches->waiting = NULL;
+		while (batch->staged < batch->n)
+			settle(batches, batch, batch->staged++, -ECANCELED);
+		batch->n = staged;
+		if (!batch->left)
+			uf_signal(engine);
+	}
+	for (; batch->cancelled < batch->n; batch->cancelled++) {
+		unsigned i = batch->cancelled;
+		int ret;
+
+		if (batch->parts[i].result != PENDING)
+			continue;
+		ret = engine->ops->cancel(engine, part_token(batches, batch, i));
+		if (ret == -EAGAIN)
+			return ret;
+		if (ret == -EBUSY || (ret == -EALREADY && !answer))
+			answer = ret;
+	}
+	return answer;
+}
