@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from conftest import check, open_fds, run
 
-from uringfile import ClosedFileError, LogWriter
+from uringfile import ClosedFileError, CorruptLogError, LogWriter
 
 
 @pytest.fixture
@@ -509,3 +509,24 @@ async def test_a_framed_log_is_cut_behind_its_last_whole_record(path: Path, engi
         splitter = FrameSplitter()
         assert splitter.feed(path.read_bytes()) == [*records[:3], b"new"]
         assert splitter.offset == path.stat().st_size
+
+
+async def test_damage_in_a_framed_log_is_not_cut(path: Path, engine: Any) -> None:
+    pytest.importorskip("google_crc32c")
+    async with LogWriter(path, engine=engine, framed=True) as log:
+        ends = [await log.append(b"x" * 1000) for _ in range(10)]
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[ends[4] + 500] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CorruptLogError) as caught:
+        await LogWriter(path, engine=engine, framed=True)
+    assert caught.value.offset == ends[4]
+    assert path.read_bytes() == damaged
+    # A sector that never got to the disk: the power went before anybody was told.
+    unwritten = bytearray(whole)
+    unwritten[ends[7] - 600 : ends[7] + 600] = bytes(1200)
+    path.write_bytes(unwritten)
+    async with LogWriter(path, engine=engine, framed=True) as log:
+        assert log.written == ends[6]
+    assert path.read_bytes() == whole[: ends[6]]

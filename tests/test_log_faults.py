@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import fcntl
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check
+from conftest import check, run
 from fake_engine import FakeEngine, Submitted
 from test_driver import driver, fake, turns  # noqa: F401  (fixtures)
 
@@ -294,6 +295,68 @@ async def test_cancelled_in_the_turn_in_which_it_is_acknowledged(
         assert ends[0] == 6 * turn + 2
         assert ends[2] == 6 * turn + 6
         assert ends[1] == 6 * turn + 4 or isinstance(ends[1], asyncio.CancelledError)
+
+
+async def test_tasks_by_the_thousand_with_a_timeout_each(tmp_path: Path, engine: Any) -> None:
+    """Tasks share futures, and a cancellation wakes those that share one."""
+    async with LogWriter(tmp_path / "log", engine=engine) as log:
+
+        async def write(i: int) -> int:
+            return await asyncio.wait_for(log.append(b"%04d\n" % i), 0.0001 if i % 3 else 60)
+
+        ends = await asyncio.gather(*[write(i) for i in range(3000)], return_exceptions=True)
+    lines = (tmp_path / "log").read_bytes().splitlines()
+    assert len(lines) == len(set(lines)) >= 1000
+    assert not any(isinstance(end, BaseException) for end in ends[::3])
+    for i, end in enumerate(ends):
+        if not isinstance(end, BaseException):
+            assert lines[end // 5 - 1] == b"%04d" % i
+
+
+async def test_tasks_keep_their_contexts(tmp_path: Path, engine: Any) -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
+
+    async def write(log: LogWriter, i: int) -> None:
+        variable.set(i)
+        for _ in range(3):
+            await log.append(b"x\n")
+            assert variable.get() == i
+            assert asyncio.current_task() is tasks[i]
+
+    async with LogWriter(tmp_path / "log", engine=engine) as log:
+        tasks = [asyncio.ensure_future(write(log, i)) for i in range(300)]
+        await asyncio.gather(*tasks)
+
+
+def test_a_task_that_exits_disturbs_no_other(tmp_path: Path, engine: str) -> None:
+    log: LogWriter
+
+    async def main() -> list[asyncio.Task[int]]:
+        nonlocal log
+        log = await LogWriter(tmp_path / "log", engine=engine)
+
+        async def leave() -> None:
+            await log.append(b"x\n")
+            raise SystemExit(3)
+
+        first = asyncio.ensure_future(log.append(b"x\n"))
+        leaving.append(asyncio.ensure_future(leave()))
+        tasks = [first, asyncio.ensure_future(log.append(b"x\n"))]
+        await asyncio.sleep(60)
+        return tasks
+
+    async def rest() -> None:
+        assert await log.append(b"y\n") == 8
+        await log.close()
+
+    leaving: list[asyncio.Task[None]] = []
+    loop = asyncio.new_event_loop()
+    with pytest.raises(SystemExit):
+        loop.run_until_complete(main())
+    with pytest.raises(SystemExit):
+        leaving[0].result()
+    run(rest(), loop)
+    assert (tmp_path / "log").read_bytes() == b"x\n" * 3 + b"y\n"
 
 
 @pytest.mark.parametrize("sync", ["always", "interval"])

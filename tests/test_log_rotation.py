@@ -190,10 +190,13 @@ async def test_a_moved_file_is_noticed(
     monkeypatch.setattr(_commit, "LOOK_SECONDS", 0.0)
     async with LogWriter(path, engine=engine) as log:
         await log.append(b"one\n")
+        await asyncio.sleep(0.01)
         path.rename(path.with_name("log.1"))
         assert await log.append(b"two\n") == 4
+        await asyncio.sleep(0.01)
         path.unlink()
         assert await log.append(b"three\n") == 6
+        await asyncio.sleep(0.01)
         path.rename(path.with_name("log.2"))
         path.write_bytes(b"somebody's\n")
         assert await log.append(b"four\n") == 16
@@ -201,6 +204,19 @@ async def test_a_moved_file_is_noticed(
     assert path.with_name("log.1").read_bytes() == b"one\n"
     assert path.with_name("log.2").read_bytes() == b"three\n"
     assert path.read_bytes() == b"somebody's\nfour\n"
+
+
+async def test_a_moved_file_is_noticed_by_who_never_pauses(
+    path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_commit, "LOOK_SECONDS", 0.0)
+    async with LogWriter(path, engine=engine) as log:
+        for i in range(100):
+            if i == 50:
+                path.rename(path.with_name("log.1"))
+            await log.append(b"%02d\n" % i)
+    assert path.with_name("log.1").stat().st_size in (150, 153)
+    assert all_records(path) == b"".join(b"%02d\n" % i for i in range(100))
 
 
 async def test_moved_while_many_write(path: Path, engine: Any) -> None:

@@ -85,7 +85,7 @@ LAYERS = [
         "_poll",
     },
     {"_cookie", "_newlines", "_window", "_background", "_rotation", "_frames_search"},
-    {"_logdamage"},
+    {"_logdamage", "_logbatch"},
     {"_decoding"},
     {"_native_engine", "_fd", "_inflight", "_batch"},
     {"_ending", "_inotify"},

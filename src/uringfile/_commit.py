@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from uringfile._background import Background
 from uringfile._driver import Driver
+from uringfile._logbatch import Batch, Queued, Waiter, fail_all
 from uringfile._logfile import LogFile, Shape, open_log, rotate_log
 from uringfile._open import in_thread
 from uringfile._rotation import compress, prune
@@ -26,8 +27,6 @@ LOOK_SECONDS = 1.0
 
 ROTATE = "rotate"
 REOPEN = "reopen"
-
-Waiter = asyncio.Future[None]
 
 
 class Policy(NamedTuple):
@@ -42,39 +41,15 @@ class Policy(NamedTuple):
     compress: bool
 
 
-class Batch:
-    """Records that go out in one write."""
-
-    __slots__ = ("data", "shift", "start", "then", "waiters")
-
-    def __init__(self, start: int) -> None:
-        self.data = bytearray()
-        #: The offset of the first record, and by how much it turned out to be wrong.
-        self.start = start
-        self.shift = 0
-        #: Who waits until these records are acknowledged.
-        self.waiters: list[Waiter] = []
-        #: What happens to the file behind them.
-        self.then: str | None = None
-
-
-class Queued:
-    """A record that waits for room."""
-
-    __slots__ = ("batch", "end", "record", "waiter")
-
-    def __init__(self, record: bytes, waiter: Waiter) -> None:
-        self.record = record
-        self.waiter = waiter
-        self.end = 0
-        self.batch: Batch | None = None
-
-
 class GroupCommit:
     """From the acceptance of a record to its acknowledgement."""
 
     _file: LogFile
     _driver: Driver
+    _batch: Batch
+    _data: bytearray
+    #: The offset behind the last record that was accepted.
+    _end = 0
 
     def __init__(self, name: str | bytes, policy: Policy, shape: Shape) -> None:
         self.name = name
@@ -86,7 +61,6 @@ class GroupCommit:
         self.written = 0
         #: The offset behind the last record that is known to be on the disk.
         self.durable = 0
-        self._new_batch(0)
         # Up to which offset append() has nothing else to think of; -1: it always has.
         self._limit = -1
         self._sealed: deque[Batch] = deque()
@@ -114,9 +88,9 @@ class GroupCommit:
     # ---- gathering --------------------------------------------------------------------
 
     def _new_batch(self, start: int) -> None:
-        self._batch = Batch(start)
+        self._batch = Batch(self._driver.loop, start)
         self._data = self._batch.data
-        self._end = start  # behind the last record that was accepted
+        self._end = start
 
     def _place(self, size: int) -> int | None:
         """The offset behind a record of that size, which comes next; ``None``: no room."""
@@ -193,15 +167,16 @@ class GroupCommit:
             while self._error is None and (batch := self._take()) is not None:
                 self._flying = batch
                 await self._write(batch)
+                if self._driver.loop.time() - self._looked > LOOK_SECONDS:
+                    await self._look()  # before those go on who have waited
                 self._flying = None
-                _wake(batch.waiters)
+                self._open_limit()
+                batch.settle()
                 if batch.then is not None:
                     await self._change_file(batch.then)
                 if self._room:
                     self._give_room()
-                if self._driver.loop.time() - self._looked > LOOK_SECONDS:
-                    await self._look()
-                self._open_limit()
+                    self._open_limit()
             if self._error is not None:
                 await self._end_all()
         except BaseException as error:
@@ -217,7 +192,7 @@ class GroupCommit:
         if self._sealed:
             return self._sealed.popleft()
         batch = self._batch
-        if not batch.data and not batch.waiters:
+        if not batch.data and not batch.awaited:
             return None
         self._new_batch(self._end)
         return batch
@@ -293,13 +268,11 @@ class GroupCommit:
         batches = [*self._sealed, self._batch]
         if self._flying is not None:
             batches.insert(0, self._flying)
-        waiters = [waiter for batch in batches for waiter in batch.waiters]
-        waiters += [queued.waiter for queued in self._room] + self._sync_waiters
+        waiters = [queued.waiter for queued in self._room] + self._sync_waiters
         self._forget_records()
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_exception(self._again())
-                waiter.exception()  # perhaps nobody waits any more
+        for batch in batches:
+            batch.fail(self._again)
+        fail_all(waiters, self._again)
 
     def _forget_records(self) -> None:
         self._flying = None

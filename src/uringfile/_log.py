@@ -11,11 +11,12 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from uringfile._background import Background
-from uringfile._commit import GroupCommit, Policy, Queued, SyncPolicy
+from uringfile._commit import GroupCommit, Policy, SyncPolicy
 from uringfile._driver import runs_here
 from uringfile._engine import EngineName
 from uringfile._errors import ClosedFileError
 from uringfile._frames import crc32c, frame
+from uringfile._logbatch import Queued
 from uringfile._logfile import Shape, TornLine, open_log
 from uringfile._loop import running_driver
 
@@ -39,11 +40,11 @@ class LogWriter(GroupCommit):
     after a crash the next open does.
     ``framed=True``: each record gets its length and CRC-32C (needs ``uringfile[framed]``);
     when such a log is opened, what no whole record is at its end is cut, as ``recover`` does
-    it (``CorruptLogError`` for damage that comes from no crash). Otherwise records
-    are written verbatim, the caller includes the newline, and a ``str`` is UTF-8. If such a
-    log does not end with a newline when it is opened, then by ``torn_line``: ``"newline"``
-    ends that line, ``"cut"`` removes it, ``"keep"`` appends to it. Zeros at the end are
-    cut in any case but ``"keep"`` without ``preallocate``.
+    it (``CorruptLogError`` for damage that comes from no crash). Otherwise records are
+    written verbatim, the caller includes the newline, and a ``str`` is UTF-8. If such a log
+    does not end with a newline when it is opened, then by ``torn_line``: ``"newline"`` ends
+    that line, ``"cut"`` removes it, ``"keep"`` appends to it. Zeros at the end are cut in
+    any case but ``"keep"`` without ``preallocate``.
     ``mode``: permissions of a new file.
 
     Rotation: when the next record would end behind ``rotate_size`` bytes, or the file is
@@ -132,9 +133,10 @@ class LogWriter(GroupCommit):
         batch = self._batch
         self._data += record
         self._end = end
-        waiter = self._driver.loop.create_future()
-        batch.waiters.append(waiter)
-        await waiter
+        while not batch.settled:
+            await batch.acknowledgement
+        if batch.failed:
+            raise self._again()
         return end + batch.shift
 
     def append_nowait(self, record: Record) -> int:

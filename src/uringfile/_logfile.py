@@ -23,6 +23,7 @@ from uringfile._rotation import rotate, sync_directory, undo_half_rotation
 TornLine = Literal["newline", "cut", "keep"]
 
 _SCAN = 1 << 16
+_CHUNK = 1 << 20
 
 # From here on a write is not tried on the loop's thread, which would copy it there (XFS, btrfs).
 _INLINE_WRITE = 64 * 1024
@@ -103,7 +104,7 @@ def _repair(fd: int, path: str, shape: Shape) -> int:
 def _end_of_frames(fd: int) -> int:
     splitter = FrameSplitter()
     offset = 0
-    while (piece := os.pread(fd, 1 << 20, offset)) and not splitter.invalid:
+    while not splitter.invalid and (piece := os.pread(fd, _CHUNK, offset)):
         splitter.feed(piece)
         offset += len(piece)
     return splitter.offset
