@@ -338,6 +338,37 @@ async def test_a_second_owner_is_told_so(path: Path, engine: Any) -> None:
         assert log.written == 2
 
 
+def test_the_log_of_a_killed_process_can_be_opened_at_once(path: Path, engine: str) -> None:
+    """The kernel still works at its last writes then, and holds its lock."""
+    code = """
+import asyncio, os, sys
+from uringfile import LogWriter
+async def write(log):
+    while True:
+        await log.append(b"x" * 5000)
+async def main():
+    async with LogWriter(sys.argv[1], engine=sys.argv[2]) as log:
+        os.write(1, b".")
+        await asyncio.gather(*[write(log) for _ in range(8)])
+asyncio.run(main())
+"""
+
+    async def main() -> None:
+        for _ in range(5):
+            with subprocess.Popen(
+                [sys.executable, "-c", code, str(path), engine], stdout=subprocess.PIPE
+            ) as child:
+                assert child.stdout is not None
+                assert child.stdout.read(1) == b"."
+                await asyncio.sleep(0.03)
+                child.kill()
+                child.wait()
+            async with LogWriter(path, engine=engine):  # type: ignore[arg-type]
+                pass
+
+    run(main())
+
+
 def test_a_forked_child_has_no_part_in_it(tmp_path: Path, engine: str) -> None:
     """It writes nothing, holds no lock, and using the log there is an error."""
     code = """

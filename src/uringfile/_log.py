@@ -57,7 +57,8 @@ class LogWriter(GroupCommit):
 
     Open it with ``async with``, ``await LogWriter(...)`` or ``open()``. It belongs to the
     event loop in which it was opened. Opening takes an flock(2) on the file:
-    ``BlockingIOError`` if it has another owner.
+    ``BlockingIOError`` if it has another owner for half a second (that of a process that
+    was killed lasts until the kernel has ended its writes).
 
     The first ``OSError`` of a write, a sync or a rotation is final: all who wait and all
     later calls raise the same, and the tail that was not acknowledged is cut off, as far

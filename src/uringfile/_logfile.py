@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +25,9 @@ TornLine = Literal["newline", "cut", "keep"]
 
 _SCAN = 1 << 16
 _CHUNK = 1 << 20
+
+# How long a lock is waited for, in seconds.
+_PATIENCE = 0.5
 
 # From here on a write is not tried on the loop's thread, which would copy it there (XFS, btrfs).
 _INLINE_WRITE = 64 * 1024
@@ -68,12 +72,19 @@ def open_locked(path: str, shape: Shape) -> tuple[int, int]:
 def _lock(fd: int, path: str) -> None:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise OSError(errno.EINVAL, "a log must be a regular file", path)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BlockingIOError(
-            error.errno, "the log has another owner, in this process or another (flock)", path
-        ) from None
+    # Of a process that was killed the kernel ends the operations, and only then its lock;
+    # with io_uring that takes until some 20 ms after its end can be seen.
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise BlockingIOError(
+                    error.errno, "the log has another owner, in this process or another", path
+                ) from None
+        time.sleep(0.005)
 
 
 def _is_at(fd: int, path: str) -> bool:
