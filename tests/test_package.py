@@ -91,7 +91,7 @@ LAYERS = [
     {"_ending", "_inotify"},
     {"_choice", "_driver"},
     {"_loop", "_open"},
-    {"_direct", "_streamio", "_logfile"},
+    {"_direct", "_streamio", "_gather", "_logfile"},
     {"_commit"},
     {"_log"},
     {"_openfile"},

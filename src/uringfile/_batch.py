@@ -68,7 +68,9 @@ class Batch:
     """Parts of one operation (``uf_part``): each moves so many bytes between its place in
     the memory of ``pins`` and its offset in the file."""
 
-    def __init__(self, addresses: Iterable[int], sizes: list[int], offsets: list[int], pins: Any):
+    def __init__(
+        self, addresses: Iterable[int], sizes: Sequence[int], offsets: Sequence[int], pins: Any
+    ):
         self.n = len(sizes)
         numbers = [0] * (4 * self.n)
         numbers[::4] = addresses

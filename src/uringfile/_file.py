@@ -12,6 +12,7 @@ from uringfile._driver import COPY_SHIFT, INLINE_SIZE, NO_BUFFER, raise_for, run
 from uringfile._engine import FALLOCATE, FDATASYNC, FSYNC, FTRUNCATE, READ, STATX, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
+from uringfile._gather import SHORT
 from uringfile._manyfile import ManyFile, pin_writable
 from uringfile._native_engine import copy, inside, pin, read_nowait
 from uringfile._open import in_thread
@@ -227,10 +228,15 @@ class AIOFile(ManyFile):
     async def write_bytes(self, data: Any, offset: int = 0) -> int:
         """As ``write``, with a buffer in any mode."""
         descriptor = self._check(offset, writable=True)
-        pinned = pin(data)
-        descriptor.holders += 1
+        gathered = self._gathered
         done = 0
+        descriptor.holders += 1
         try:
+            if gathered and gathered.in_flight and type(data) is bytes and 0 < len(data) <= SHORT:
+                done = await gathered.add(data, offset)
+                if done == len(data):
+                    return done
+            pinned = pin(data)
             if self._stream_io is not None:
                 return await self._stream_io.write(pinned)
             while done < len(pinned):
@@ -250,11 +256,17 @@ class AIOFile(ManyFile):
             return await self._direct_io.write_some(pinned, start, offset)
         driver = self._driver_here()
         addr, size = inside(pinned, start), len(pinned) - start
-        while True:
-            n = await driver.run(WRITE | self._worker, descriptor, addr, size, offset)
-            if n != -errno.EINTR:
-                break
-            self._still(descriptor)
+        if self._gathered:
+            self._gathered.in_flight += 1
+        try:
+            while True:
+                n = await driver.run(WRITE | self._worker, descriptor, addr, size, offset)
+                if n != -errno.EINTR:
+                    break
+                self._still(descriptor)
+        finally:
+            if self._gathered:
+                self._gathered.came()
         if not n:
             raise os_error(-errno.EIO, self.name)
         return raise_for(n, self.name)

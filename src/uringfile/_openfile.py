@@ -16,6 +16,7 @@ from uringfile._driver import Driver, runs_here
 from uringfile._engine import ASYNC, EngineName
 from uringfile._errors import ClosedFileError, os_error
 from uringfile._fd import Descriptor
+from uringfile._gather import GatheredWrites
 from uringfile._loop import running_driver
 from uringfile._mode import PERMISSIONS, parse_mode
 from uringfile._native_engine import Identity, identify
@@ -76,6 +77,7 @@ class OpenFile:
         self._worker = 0
         self._sync_error: int | None = None
         self._direct_io: DirectIO | None = None
+        self._gathered: GatheredWrites | None = None
 
     @classmethod
     def from_fp(
@@ -223,6 +225,8 @@ class OpenFile:
             self._stream_io = StreamIO(driver, descriptor, self.name)
         elif self._direct:
             self._direct_io = DirectIO(driver, descriptor, self, identity.dio_align, local)
+        elif local and self.mode.writable and not self.mode.appending:
+            self._gathered = GatheredWrites(driver, descriptor)
         self._inline = regular and self.mode.readable and not self._direct
         self._local = local
         # On FUSE and the like even a submission can wait for the server.
