@@ -134,7 +134,7 @@ def _started(directory: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("after", [0.0, 0.5])
+@pytest.mark.parametrize("after", [0.0, 0.3, 1.0])
 def test_an_interrupted_run_deletes_its_files(number: int, after: float, tmp_path: Path) -> None:
     process = _started(tmp_path)
     time.sleep(after)

@@ -51,6 +51,7 @@ def test_the_wheel_imports_and_reads(dist: Path, tmp_path: Path) -> None:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert {"uringfile/py.typed", "uringfile/seccomp.json"} <= set(names)
+    assert "uringfile/_bench/workloads/ticker.py" in names
     code = """
 import asyncio, sys, uringfile
 assert uringfile.__file__.startswith(sys.argv[1]), uringfile.__file__

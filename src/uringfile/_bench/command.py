@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from fnmatch import fnmatch
@@ -202,9 +202,40 @@ def _measure(
                 shown.step(len(some) * (rounds + 1))
                 measured.append(Measured(workload, {}, {"its files": str(error)}))
                 continue
-            found = asyncio.run(measure(workload, some, directory, rounds, seconds, shown.step))
-            measured.append(found)
+            found = measure(workload, some, directory, rounds, seconds, shown.step)
+            measured.append(_run(found))
     return measured
+
+
+def _run(measurement: Coroutine[Any, Any, Measured]) -> Measured:
+    """asyncio.run(), which SIGINT and SIGTERM end by cancelling, not in the middle of a task."""
+    interrupted = False
+    before: dict[int, Any] = {}
+
+    async def main() -> Measured:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(measurement)
+
+        def interrupt(*_: object) -> None:
+            nonlocal interrupted
+            interrupted = True
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(task.cancel)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, interrupt)
+        return await task
+
+    try:
+        found = asyncio.run(main())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if interrupted:
+        raise KeyboardInterrupt
+    return found
 
 
 def _make_room(directory: Path) -> None:

@@ -12,7 +12,7 @@ from uringfile._bench.cost import Cost, cost_of, cost_of_call
 from uringfile._bench.files import MIB, descriptor, make_random_file, settle, warm
 from uringfile._bench.workloads._workload import Run, Workload
 
-_DATA = os.urandom(MIB) * 32
+SIZE = 32 * MIB
 
 
 class LargeWrite(Workload):
@@ -22,43 +22,44 @@ class LargeWrite(Workload):
     contenders = (SYNC, *ASYNCIO)
 
     def prepare(self, directory: Path, size: int) -> None:
-        make_random_file(directory / "large.bin", len(_DATA))
+        make_random_file(directory / "large.bin", SIZE)
 
     @asynccontextmanager
     async def job(self, contender: Contender, directory: Path) -> AsyncIterator[Run]:
         path = directory / "large.bin"
         warm(path)
+        data = os.urandom(MIB) * (SIZE // MIB)
         if contender.name == SYNC:
             with descriptor(path, writable=True) as fd:
-                yield _in_a_loop(fd)
+                yield _in_a_loop(fd, data)
         else:
             async with contender.open(path, writable=True) as files:
-                yield _in_a_task(files[0])
+                yield _in_a_task(files[0], data)
         settle(path)
 
 
-def _in_a_task(file: File) -> Run:
+def _in_a_task(file: File, data: bytes) -> Run:
     async def run(loops: int) -> Cost:
-        return await cost_of(_write(file, loops))
+        return await cost_of(_write(file, data, loops))
 
     return run
 
 
-def _in_a_loop(fd: int) -> Run:
+def _in_a_loop(fd: int, data: bytes) -> Run:
     async def run(loops: int) -> Cost:
-        return cost_of_call(_pwrite, fd, loops)
+        return cost_of_call(_pwrite, fd, data, loops)
 
     return run
 
 
-async def _write(file: File, count: int) -> None:
+async def _write(file: File, data: bytes, count: int) -> None:
     for _ in range(count):
-        await file.write(_DATA, 0)
+        await file.write(data, 0)
 
 
-def _pwrite(fd: int, count: int) -> None:
+def _pwrite(fd: int, data: bytes, count: int) -> None:
     for _ in range(count):
-        os.pwrite(fd, _DATA, 0)
+        os.pwrite(fd, data, 0)
 
 
 WORKLOADS = [LargeWrite()]
