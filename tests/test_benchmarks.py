@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,21 @@ def test_the_check_passes_and_tells_its_limits() -> None:
     assert "normal 0.48, fails below 0.14 and 0.048" in out
     assert "ok   idle: uringfile-posix_aio: " in out
     assert out.splitlines()[-1].startswith("0 failed, ")
+
+
+def test_a_pool_is_measured_beside_other_memory(tmp_path: Path) -> None:
+    options = ["--rounds", "1", "--seconds", "0.01", "--size", "32", "--dir", tmp_path]
+    lines = _python("-m", "benchmarks.pool", *options).splitlines()
+    assert [line.split()[0] for line in lines if "/s" in line] == [
+        *["bytearray", "read", "mmap", "pool"] * 6
+    ]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_registered_buffers_and_files_are_measured(tmp_path: Path) -> None:
+    options = ["--rounds", "1", "--seconds", "0.01", "--size", "4", "--dir", tmp_path]
+    lines = _python("-m", "benchmarks.registered", *options).splitlines()
+    assert sum(line.startswith("huge+both ") for line in lines) == 7
 
 
 def test_the_check_fails_for_a_read_that_takes_two_microseconds_more() -> None:

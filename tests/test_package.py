@@ -88,7 +88,7 @@ LAYERS = [
     {"_cookie", "_newlines", "_window", "_background", "_rotation", "_frames_search"},
     {"_logdamage", "_logbatch"},
     {"_decoding"},
-    {"_native_engine", "_fd", "_inflight", "_batch"},
+    {"_native_engine", "_fd", "_inflight", "_batch", "_pool"},
     {"_ending", "_inotify"},
     {"_choice", "_driver"},
     {"_loop", "_open"},

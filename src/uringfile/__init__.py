@@ -14,6 +14,7 @@ from uringfile._fileobject import FileIOWrapperBase
 from uringfile._log import LogWriter
 from uringfile._logreader import LogReader, Torn
 from uringfile._loop import engine_info, stats
+from uringfile._pool import BufferPool
 from uringfile._readers import LineReader, Reader
 from uringfile._recover import Recovery, recover
 from uringfile._stream import async_open, clone
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AIOFile",
     "BinaryFileWrapper",
+    "BufferPool",
     "ClosedFileError",
     "CorruptLogError",
     "EngineInfo",

@@ -1,8 +1,9 @@
 """O_DIRECT at any size and offset.
 
-The kernel wants offset, length and memory aligned. Reads fetch the aligned range around
-the request through an aligned buffer. Of a write the aligned middle goes directly; the
-ends that do not fill a block go through the page cache, on a second descriptor without
+The kernel wants offset, length and memory aligned. What is aligned goes to and from the
+caller's memory. Otherwise reads fetch the aligned range around the request through an
+aligned bounce buffer, and the aligned middle of a write goes through one, too. The ends of
+a write that do not fill a block go through the page cache, on a second descriptor without
 O_DIRECT. The kernel keeps the two coherent as long as they share no page, so blocks here
 are never smaller than a page; no read-modify-write can then lose a concurrent update, and
 the file never grows past what was written. fsync covers both.
@@ -24,11 +25,15 @@ from uringfile._engine import ASYNC, READ, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
 from uringfile._mode import Mode
-from uringfile._native_engine import copy, inside, pin
+from uringfile._native_engine import address, copy, inside, pin
 from uringfile._open import close_descriptor, open_path
 
 #: The largest piece that goes through one bounce buffer.
 PIECE = 1 << 20
+
+#: The largest piece that goes in place: its submission takes 40 us for each MiB, or 10 where the
+#: memory is in huge pages. Reads of 32 MiB: 20 % slower than in pieces of 16 MiB.
+IN_PLACE = 4 << 20
 
 # An aligned range must not end beyond the largest offset; no file is nearly so long.
 _LAST_OFFSET = 2**63 - 1 - 2 * PIECE
@@ -94,9 +99,21 @@ class DirectIO:
             self._descriptor.release()
 
     async def readinto(self, pinned: Any, size: int, offset: int) -> int:
-        """Fill ``size`` bytes: how many came, fewer only at the end of the file."""
+        """Fill ``size`` bytes: how many came, fewer only at the end of the file.
+
+        What is aligned is read in place, and then the kernel may also write behind what came,
+        within ``size``.
+        """
         done = 0
         while done < size:
+            whole = self._in_place(pinned, done, size - done, offset + done)
+            if whole:
+                n = await self._run(READ, inside(pinned, done), whole, offset + done)
+                if n > 0:
+                    done += n
+                    continue
+                if not n:
+                    break
             wanted = min(size - done, PIECE)
             bounce, start, end = await self._fetch(wanted, offset + done)
             copy(pinned + done, bounce.address + start, end - start)
@@ -138,6 +155,11 @@ class DirectIO:
         if self._appending or ahead or size < self.align:
             piece = size if self._appending or not ahead else min(size, ahead)
             return await self._write_buffered(inside(pinned, start), piece, offset)
+        whole = self._in_place(pinned, start, size, offset)
+        if whole:
+            n = await self._run(WRITE, inside(pinned, start), whole, offset)
+            if n >= 0:
+                return n
         piece = min(size - size % self.align, PIECE)
         bounce = self.take(piece)
         copy(bounce.address, pinned + start, piece)
@@ -148,6 +170,23 @@ class DirectIO:
             return 0
         self.give(bounce)
         return raise_for(n, self._name)
+
+    # ---- in place -------------------------------------------------------------------
+
+    def _in_place(self, pinned: Any, start: int, size: int, offset: int) -> int:
+        """How much of it can be read or written without a bounce buffer; 0: nothing."""
+        if size < self.align or offset % self.align or offset > _LAST_OFFSET:
+            return 0
+        if (address(pinned) + start) % self.align:
+            return 0
+        return min(size - size % self.align, IN_PLACE)
+
+    async def _run(self, opcode: int, addr: Any, size: int, offset: int) -> int:
+        """The result; -EFAULT when this memory does not do, whatever its alignment."""
+        n = -errno.EINTR
+        while n == -errno.EINTR:
+            n = await self._driver.run(opcode | self._worker, self._descriptor, addr, size, offset)
+        return n if n in (-errno.EFAULT, -errno.EINVAL) else raise_for(n, self._name)
 
     async def _write_buffered(self, addr: Any, size: int, offset: int) -> int:
         descriptor = await self._buffered_descriptor()

@@ -185,7 +185,8 @@ class AIOFile(ManyFile):
         """Fill any writable buffer from ``offset``: how many bytes, fewer only at the end.
 
         The buffer is exported, and so cannot be resized, until the kernel is done; after
-        a cancellation it may still be written to, and must not be reused.
+        a cancellation it may still be written to, and must not be reused. With ``direct=True``
+        the kernel may also write behind what was read, within the buffer.
         """
         descriptor = self._check(offset, readable=True)
         pinned = pin_writable(buffer)

@@ -56,10 +56,9 @@ def pin(buffer: Any, *, writable: bool = False) -> Any:
     Raises ``TypeError`` for what is no buffer, ``BufferError`` for one that is not
     C-contiguous, or read-only where ``writable`` is asked for.
     """
-    pinned = ffi.from_buffer("char[]", buffer, require_writable=writable)
-    if _MEMORYVIEW_IN_GARBAGE_CRASHES and type(buffer) is memoryview:
-        return _pin_behind(buffer, pinned)
-    return pinned
+    if type(buffer) is memoryview:
+        return _pin_shown(buffer, writable)
+    return ffi.from_buffer("char[]", buffer, require_writable=writable)
 
 
 # Before 3.12.7 the garbage collector crashes on a cycle (the traceback of an exception
@@ -67,8 +66,11 @@ def pin(buffer: Any, *, writable: bool = False) -> Any:
 _MEMORYVIEW_IN_GARBAGE_CRASHES = sys.version_info < (3, 12, 7)
 
 
-def _pin_behind(view: memoryview, pinned: Any) -> Any:
-    """The same memory, held by a pin of what the view shows."""
+def _pin_shown(view: memoryview, writable: bool) -> Any:
+    """What the view shows; the view itself its owner may release."""
+    pinned = ffi.from_buffer("char[]", memoryview(view), require_writable=writable)
+    if not _MEMORYVIEW_IN_GARBAGE_CRASHES:
+        return pinned
     try:
         shown = ffi.from_buffer("char[]", view.obj)
     except (TypeError, BufferError):  # not contiguous itself
@@ -83,6 +85,12 @@ def inside(pinned: Any, start: int) -> Any:
     if not start:
         return pinned
     return ffi.gc(pinned + start, lambda _: pinned)  # the closure keeps it
+
+
+def exporter(pinned: Any) -> Any:
+    """A new object that exports pinned memory and keeps it pinned; what is made from it (a
+    memoryview, and any view, slice or pin of that) refers to it. It can be weakly referred to."""
+    return ffi.buffer(pinned)
 
 
 def address(pinned: Any) -> int:
