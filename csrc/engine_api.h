@@ -159,10 +159,9 @@ int uf_read_many_nowait(int fd, char *memory, int64_t room, const int64_t *sizes
 			const int64_t *offsets, int n);
 
 /* open(2) of an existing regular file whose path the kernel has cached, on one of n
- * mounts that are local: a descriptor, and what is known of it. -EAGAIN: ask by a
- * way that may wait. openat2(RESOLVE_CACHED), Linux 5.12. */
-int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, int n,
-		   uf_identity *identity);
+ * mounts that are local: a descriptor. -EAGAIN: ask by a way that may wait.
+ * openat2(RESOLVE_CACHED), Linux 5.12. */
+int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, int n);
 
 /* inotify(7), as the system calls are, but -errno. Need no engine; add follows the
  * path, and so may wait for its file system. */

@@ -86,18 +86,19 @@ static int open_if_cached(const char *path, int flags)
 	return (int)syscall(__NR_openat2, AT_FDCWD, path, &how, sizeof(how));
 }
 
-static int is_regular_and_local(int fd, const uint64_t *local_mounts, int n, uf_identity *identity)
+static int is_regular_and_local(int fd, const uint64_t *local_mounts, int n)
 {
-	if (uf_identify(fd, identity) || !S_ISREG(identity->mode))
+	uf_identity identity;
+
+	if (uf_identify(fd, &identity) || !S_ISREG(identity.mode))
 		return 0;
 	for (int i = 0; i < n; i++)
-		if (local_mounts[i] == identity->mount)
+		if (local_mounts[i] == identity.mount)
 			return 1;
 	return 0;
 }
 
-int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, int n,
-		   uf_identity *identity)
+int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, int n)
 {
 	int path_fd, allowed, fd;
 
@@ -105,7 +106,7 @@ int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, in
 	path_fd = open_if_cached(path, O_PATH | O_CLOEXEC);
 	if (path_fd < 0)
 		return -EAGAIN;
-	allowed = is_regular_and_local(path_fd, local_mounts, n, identity);
+	allowed = is_regular_and_local(path_fd, local_mounts, n);
 	close(path_fd);
 	if (!allowed)
 		return -EAGAIN;
@@ -113,7 +114,7 @@ int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, in
 	fd = open_if_cached(path, flags | O_NONBLOCK);
 	if (fd < 0)
 		return -EAGAIN;
-	if (!is_regular_and_local(fd, local_mounts, n, identity) ||
+	if (!is_regular_and_local(fd, local_mounts, n) ||
 	    fcntl(fd, F_SETFL, flags & ~O_NONBLOCK)) {
 		close(fd);
 		return -EAGAIN;

@@ -21,6 +21,7 @@ import warnings
 import weakref
 from collections.abc import Generator
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from uringfile._background import NOTHING_TO_DO, Background, Done
@@ -29,7 +30,7 @@ from uringfile._file import AIOFile
 from uringfile._fileobject import FileIOWrapperBase, unsupported
 from uringfile._openfile import MAX_OFFSET
 from uringfile._shared import Shared
-from uringfile._writeback import WriteBack, write_now
+from uringfile._writeback import NOTHING_WRITTEN, WriteBack, write_now
 
 #: What is collected before it is written, by default. A write to ext4 takes a worker
 #: thread about 50 us, in which time a loop of 100-byte writes makes some 30 KiB.
@@ -62,14 +63,19 @@ class Buffered(FileIOWrapperBase):
         self._base = 0
         self._closed = True
         self._closing: Background[None] | Done | None = None
-        self._one_at_a_time = asyncio.Lock()
         self._seekable = False
         self._known_size = 0
         self._fp: Any = None  # the file object that lent its descriptor
-        this = weakref.ref(self)
-        self._writes = WriteBack(file, lambda: _stop_fast_writes(this))
+        self._writes = NOTHING_WRITTEN
+        if file.mode.writable:
+            this = weakref.ref(self)
+            self._writes = WriteBack(file, lambda: _stop_fast_writes(this))
         if not file.closed:
             self._attach_open_file()
+
+    @cached_property
+    def _one_at_a_time(self) -> asyncio.Lock:
+        return asyncio.Lock()
 
     @property
     def _core(self) -> Buffered:
@@ -82,7 +88,8 @@ class Buffered(FileIOWrapperBase):
             raise ClosedFileError(f"{self.name!r} was closed; make a new object to open it")
         if not self._closed:
             return
-        await self.file.open()
+        if not self.file.open_at_once():
+            await self.file.open()
         if not self.file._local:
             self._known_size = (await self.file.stat()).st_size
         if not self._closed:  # by another task, meanwhile
@@ -96,11 +103,12 @@ class Buffered(FileIOWrapperBase):
     def _attach_open_file(self) -> None:
         file = self.file
         fd = file.fileno()
-        position: int | None
-        try:
-            position = os.lseek(fd, 0, os.SEEK_CUR)
-        except OSError:
-            position = None
+        position: int | None = 0
+        if not file.at_start:
+            try:
+                position = os.lseek(fd, 0, os.SEEK_CUR)
+            except OSError:
+                position = None
         self._seekable = position is not None
         mode = file.mode
         if not self._seekable and mode.plus:
@@ -137,7 +145,8 @@ class Buffered(FileIOWrapperBase):
             self._ahead.close()
             if self._writes.idle and self.file._owner:
                 self._closing = NOTHING_TO_DO
-                await self._shared.release()
+                if not self._shared.release_at_once():
+                    await self._shared.release()
             else:
                 self._closing = Background(self._loop, self._write_and_release(position))
                 await self._closing.wait()

@@ -114,9 +114,15 @@ class AIOFile(ManyFile):
         finally:
             descriptor.release()
 
-    async def _read_to_end(self, offset: int) -> bytes:
+    def read_cached_rest(self, offset: int) -> bytes | None:
+        """What is left behind ``offset``, if it is short and the page cache has it. Never
+        suspends."""
         data = self._read_cached(INLINE_SIZE, offset)
-        if data is not None and len(data) < INLINE_SIZE:
+        return data if data is not None and len(data) < INLINE_SIZE else None
+
+    async def _read_to_end(self, offset: int) -> bytes:
+        data = self.read_cached_rest(offset)
+        if data is not None:
             return data
         if self._stream_io is not None:
             return await self._stream_io.read_all(_UNSIZED_PIECE)

@@ -12,13 +12,15 @@ import threading
 import weakref
 
 from uringfile._choice import open_engine
-from uringfile._driver import Driver, Stats
+from uringfile._driver import Driver, Stats, runs_here
 from uringfile._engine import EngineInfo
 
 _Drivers = dict[str | None, weakref.ref[Driver]]
 _by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Drivers] = (
     weakref.WeakKeyDictionary()
 )
+# Each thread's driver of last time, by thread and engine name: mostly it is wanted again.
+_recent: dict[tuple[int, str | None], weakref.ref[Driver]] = {}
 # Threads, each with its loop, come and go at the same time. Reentrant, because a finalizer
 # may run at any allocation.
 _lock = threading.RLock()
@@ -38,11 +40,20 @@ def running_driver(engine: str | None = None) -> Driver:
     Raises ``RuntimeError`` outside of a running loop, ``EngineUnavailable`` and
     ``ValueError`` as ``open_engine`` does.
     """
+    recent = _recent.get((threading.get_ident(), engine))
+    driver = recent() if recent is not None else None
+    if driver is not None and runs_here(driver) and driver.alive:
+        return driver
     loop = asyncio.get_running_loop()
     with _lock:
         drivers = _by_loop.get(loop)
         driver = _alive(drivers, engine) if drivers is not None else None
-        return driver if driver is not None else _make_driver(loop, engine)
+        if driver is None:
+            driver = _make_driver(loop, engine)
+        for key in [key for key, ref in _recent.items() if ref() is None]:
+            del _recent[key]
+        _recent[threading.get_ident(), engine] = weakref.ref(driver)
+        return driver
 
 
 def _alive(drivers: _Drivers, engine: str | None) -> Driver | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -126,6 +127,8 @@ class NativeEngine:
         info = self._info()
         self.opcodes: int = info.opcodes
         self._lanes = ffi.new("int[]", _MOST_LANES)
+        if name == "io_uring":
+            self.forget_fd = _no_lanes  # type: ignore[assignment]
         self._completions = ffi.new("uf_completion[]", REAP_MAX)
         self._pairs = memoryview(ffi.buffer(self._completions)).cast("B").cast("q")
 
@@ -193,12 +196,21 @@ class Identity(NamedTuple):
     device: int
 
 
+#: What ``LocalMounts.open_cached`` opens.
+REGULAR = Identity(mode=stat.S_IFREG, size=0, dio_align=0, mount=0, device=0)
+
+
 def identify(fd: int) -> Identity:
     out = ffi.new("uf_identity *")
     ret = lib.uf_identify(fd, out)
     if ret:
         raise OSError(-ret, os.strerror(-ret))
     return Identity(out.mode, out.size, out.dio_align, out.mount, out.device)
+
+
+def _no_lanes(_: int) -> list[int]:
+    """io_uring makes no descriptors of its own from a file's."""
+    return []
 
 
 class LocalMounts:
@@ -221,13 +233,10 @@ class LocalMounts:
             self._n += 1
         self._known[mount] = local
 
-    def open_cached(self, path: bytes, flags: int) -> tuple[int, Identity] | None:
-        """Open a regular file on a local mount, if its path is cached; else ``None``."""
-        out = ffi.new("uf_identity *")
-        fd = lib.uf_open_cached(path, flags, self._local, self._n, out)
-        if fd < 0:
-            return None
-        return fd, Identity(out.mode, out.size, out.dio_align, out.mount, out.device)
+    def open_cached(self, path: bytes, flags: int) -> int:
+        """Open a regular file on a local mount, if its path is cached; else below 0."""
+        fd: int = lib.uf_open_cached(path, flags, self._local, self._n)
+        return fd
 
 
 def fd_is_local(fd: int) -> bool:

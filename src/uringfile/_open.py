@@ -22,13 +22,14 @@ _mounts = LocalMounts()
 _CHANGES = os.O_CREAT | os.O_TRUNC | os.O_EXCL
 
 
-def open_cached(driver: Driver, path: str | bytes, flags: int) -> tuple[int, Identity] | None:
-    """open(2) where it waits for nothing: a local file whose path is cached."""
+def open_cached(driver: Driver, path: str | bytes, flags: int) -> int:
+    """open(2) where it waits for nothing: a local regular file whose path is cached. Below 0
+    when it would."""
     if flags & _CHANGES or driver.budget <= 0:
-        return None
+        return -1
     name = os.fsencode(path)
     if b"\0" in name:
-        return None
+        return -1
     driver.budget -= 2
     return _mounts.open_cached(name + b"\0", flags)
 

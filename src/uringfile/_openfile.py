@@ -19,7 +19,7 @@ from uringfile._fd import Descriptor
 from uringfile._gather import GatheredWrites
 from uringfile._loop import running_driver
 from uringfile._mode import PERMISSIONS, parse_mode
-from uringfile._native_engine import Identity, identify
+from uringfile._native_engine import REGULAR, Identity, identify
 from uringfile._open import (
     close_at_once,
     close_descriptor,
@@ -74,6 +74,8 @@ class OpenFile:
         self._inline = False
         self._stream_io: StreamIO | None = None
         self._local = False
+        #: Whether its position is known to be 0: a regular file, opened by its path.
+        self.at_start = False
         self._worker = 0
         self._sync_error: int | None = None
         self._direct_io: DirectIO | None = None
@@ -160,7 +162,7 @@ class OpenFile:
         tried again (a mode that creates the file may have created it).
         """
         if self._opening is None:
-            if self._open_at_once():
+            if self.open_at_once():
                 return self.fileno()
             self._opening = asyncio.Lock()
         async with self._opening:
@@ -171,7 +173,7 @@ class OpenFile:
             driver = running_driver(self._engine)
             if driver.budget <= 0:
                 await driver.yield_turn()
-                if self._open_at_once():
+                if self.open_at_once():
                     return self.fileno()
             await self._open_and_look(driver)
             return self.fileno()
@@ -179,15 +181,15 @@ class OpenFile:
     def _flags(self) -> int:
         return self.mode.flags | (os.O_DIRECT if self._direct else 0)
 
-    def _open_at_once(self) -> bool:
+    def open_at_once(self) -> bool:
         """Open without suspending, if the kernel has to wait for nothing."""
         if self._closed or self._descriptor is not None or isinstance(self._path, int):
             return False
         driver = running_driver(self._engine)
-        found = open_cached(driver, self._path, self._flags())
-        if found is None:
+        fd = open_cached(driver, self._path, self._flags())
+        if fd < 0:
             return False
-        fd, identity = found
+        identity = identify(fd) if self._direct else REGULAR
         self._adopt(driver, Descriptor(fd), identity, local=True)
         return True
 
@@ -229,6 +231,7 @@ class OpenFile:
             self._gathered = GatheredWrites(driver, descriptor)
         self._inline = regular and self.mode.readable and not self._direct
         self._local = local
+        self.at_start = regular and not isinstance(self._path, int)
         # On FUSE and the like even a submission can wait for the server.
         self._worker = 0 if local or self._stream_io is not None else ASYNC
         self._driver = driver
@@ -250,17 +253,34 @@ class OpenFile:
         if descriptor is None:
             return
         driver = self._driver_here()
+        if self.close_at_once():
+            return
         self._closed = True
         self._descriptor = None
         self._inline = False
         descriptor.closing = True
-        if self._owner and self._direct_io is None and self._may_close_at_once(descriptor):
-            close_at_once(driver, descriptor, self.name)
-            return
         driver.cancel_holders(descriptor, writes=self._stream_io is not None, filename=self.name)
         self._closing = driver.loop.create_task(self._release(driver, descriptor))
         self._closing.add_done_callback(_seen)  # its caller may be gone
         await asyncio.shield(self._closing)
+
+    def close_at_once(self) -> bool:
+        """Close without suspending, if the file is open and close(2) waits for nothing."""
+        descriptor = self._descriptor
+        if (
+            descriptor is None
+            or not self._owner
+            or self._direct_io is not None
+            or not self._may_close_at_once(descriptor)
+        ):
+            return False
+        driver = self._driver_here()
+        self._closed = True
+        self._descriptor = None
+        self._inline = False
+        descriptor.closing = True
+        close_at_once(driver, descriptor, self.name)
+        return True
 
     def _may_close_at_once(self, descriptor: Descriptor) -> bool:
         """Whether close(2) waits for nothing. With a file that was written it may: ext4 writes

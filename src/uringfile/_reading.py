@@ -111,9 +111,22 @@ class BufferedReading(Buffered):
             if len(data) == size:
                 return data
             self._ahead.seek(-len(data), 1)
-        elif size is None:
+        elif size is None or size == -1:
+            rest = self._read_cached_rest()
+            if rest is not None:
+                return rest
             size = -1
         return await self._read(operator.index(size))
+
+    def _read_cached_rest(self) -> bytes | None:
+        """All there is, of a short file that the page cache has, if nothing is buffered."""
+        if self._closed or self._ahead_size or self._unsent or self._writes.size:
+            return None
+        position = self._position()
+        data = self.file.read_cached_rest(position)
+        if data is not None:
+            self._set_ahead(position + len(data), b"")
+        return data
 
     async def _read(self, size: int) -> bytes:
         if size < -1:

@@ -7,6 +7,7 @@ import os
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 from uringfile._background import Background
 from uringfile._file import AIOFile
@@ -113,6 +114,10 @@ class WriteBack:
         if self._running is not None and not self._running.done:
             del rest[:1]
         return rest
+
+
+#: Of a file that is not open for writing.
+NOTHING_WRITTEN = WriteBack(cast(AIOFile, None), lambda: None)
 
 
 def write_now(fd: int, extents: list[tuple[int, bytes]], seekable: bool) -> None:
