@@ -101,9 +101,9 @@ class Bench:
         real = LogFile.write
         batches = self.batches = []
 
-        async def write(file: LogFile, data: bytearray, offset: int) -> None:
+        async def write(file: LogFile, data: bytearray, offset: int, begun: Any = None) -> None:
             batches.append(len(data))
-            await real(file, data, offset)
+            await real(file, data, offset, begun)
 
         LogFile.write = write  # type: ignore[method-assign,assignment]
         try:

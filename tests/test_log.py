@@ -44,10 +44,12 @@ async def test_append_returns_the_offset_behind_the_record(
     assert path.read_bytes() == "one\nzwölf\nx\nyy\n".encode() + array.array("I", [1]).tobytes()
 
 
+@pytest.mark.parametrize("overlaps", [0, 1 << 30])
 @pytest.mark.parametrize("sync", ["always", "interval", "never"])
 async def test_records_of_many_tasks_land_whole_once_in_call_order(
-    path: Path, engine: Any, sync: Any
+    path: Path, engine: Any, sync: Any, overlaps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(LogWriter, "_measure", lambda *_: None)
     rng = random.Random(5)
     calls: list[bytes] = []
 
@@ -68,6 +70,7 @@ async def test_records_of_many_tasks_land_whole_once_in_call_order(
 
     # Little room, so that some wait for it.
     async with LogWriter(path, sync=sync, engine=engine, max_buffered=50_000) as log:
+        log._overlaps = overlaps
         await asyncio.gather(*[write(task) for task in range(50)])
     assert path.read_bytes() == b"".join(calls)
 

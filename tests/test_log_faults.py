@@ -253,6 +253,45 @@ async def test_records_that_arrive_during_a_commit_wait_for_the_next(
     await asyncio.gather(*later)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_write_that_overlaps_with_those_who_were_acknowledged(
+    open_log: OpenLog,
+    fake: FakeEngine,  # noqa: F811
+    tmp_path: Path,
+    fails: bool,
+) -> None:
+    """Half of the tasks go on, what they append is on its way, and the others go on then."""
+    log = await open_log()
+    log._overlaps = 10
+    seen = []
+
+    async def write(i: int) -> None:
+        assert await log.append(b"%03d\n" % i) == 4 * i + 4
+        seen.append((i, len(fake.in_flight)))
+        await log.append(b"%03d\n" % i)
+
+    tasks = [asyncio.ensure_future(write(i)) for i in range(256)]
+    fake.perform((await next_operation(fake)).token)
+    operation = await next_operation(fake)
+    assert seen == [(i, int(i >= 128)) for i in range(256)]
+    assert (operation.offset, operation.length) == (1024, 512)
+    assert not any(task.done() for task in tasks)
+    if not fails:
+        for _ in range(2):
+            fake.perform((await next_operation(fake)).token)
+            await turns()
+        await asyncio.gather(*tasks)
+        assert log.durable == 2048
+        return
+    operation.length = 6
+    fake.perform(operation.token)
+    fake.complete((await next_operation(fake)).token, -errno.ENOSPC)
+    fake.perform((await next_operation(fake)).token)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} == {OSError}
+    assert (tmp_path / "log").stat().st_size == log.written == 1024
+
+
 # ---- cancellation ---
 
 
@@ -359,9 +398,13 @@ def test_a_task_that_exits_disturbs_no_other(tmp_path: Path, engine: str) -> Non
     assert (tmp_path / "log").read_bytes() == b"x\n" * 3 + b"y\n"
 
 
+@pytest.mark.parametrize("overlaps", [0, 1 << 30])
 @pytest.mark.parametrize("sync", ["always", "interval"])
-async def test_cancelled_at_any_moment(tmp_path: Path, engine: Any, sync: Any) -> None:
+async def test_cancelled_at_any_moment(
+    tmp_path: Path, engine: Any, sync: Any, overlaps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No record is torn, lost or doubled, and no other waiter notices."""
+    monkeypatch.setattr(LogWriter, "_measure", lambda *_: None)
     rng = random.Random(7)
     path = tmp_path / "log"
     acknowledged: list[bytes] = []
@@ -378,7 +421,10 @@ async def test_cancelled_at_any_moment(tmp_path: Path, engine: Any, sync: Any) -
         except asyncio.CancelledError:
             cancelled.add(record)
 
-    async with LogWriter(path, sync=sync, max_buffered=2000, engine=engine) as log:
+    async with LogWriter(
+        path, sync=sync, max_buffered=1 << 20 if overlaps else 2000, engine=engine
+    ) as log:
+        log._overlaps = overlaps
         for i in range(30):
             await asyncio.gather(
                 *[call(log, b"%d.%d %s\n" % (i, k, b"x" * rng.randrange(200))) for k in range(30)],

@@ -34,7 +34,7 @@ class LogWriter(GroupCommit):
     ``"never"``, when it is written, that is safe from the end of this process but not from
     that of the machine. With ``"interval"`` an fdatasync follows within ``interval`` seconds.
 
-    ``max_buffered``: bytes of records that are accepted and not written yet.
+    ``max_buffered``: bytes of records that may be accepted and not written yet.
     ``preallocate``: bytes of disk that are reserved ahead, in such steps; a log that is
     synced often gets faster by it. The reserved part reads as zeros: ``close`` cuts it, and
     after a crash the next open does.
@@ -75,7 +75,7 @@ class LogWriter(GroupCommit):
         *,
         sync: SyncPolicy = "always",
         interval: float = 1.0,
-        max_buffered: int = 8 << 20,
+        max_buffered: int = 2 << 20,
         preallocate: int = 0,
         framed: bool = False,
         torn_line: TornLine = "newline",

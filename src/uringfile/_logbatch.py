@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 # How many tasks share a future: all of them wake when one is cancelled.
-_SHARING = 256
+_SHARING = 128
 
 _Callback = Callable[[Any], object]
 Waiter = asyncio.Future[None]
@@ -65,6 +65,13 @@ class Batch:
     def awaited(self) -> bool:
         """Whether anybody waits for it, with records or without."""
         return bool(self.waiters or self.acknowledgement.awaited or len(self._shared) > 1)
+
+    def settle_half(self) -> None:
+        """The records are acknowledged; half of those who wait are told now, the others by
+        ``settle``."""
+        self.settled = True
+        for _ in range(len(self._shared) // 2):
+            self._shared.pop(0).resume()
 
     def settle(self) -> None:
         """The records are acknowledged. Called by the loop, not by a task."""

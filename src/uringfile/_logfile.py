@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -16,12 +17,14 @@ from uringfile._engine import ASYNC, FALLOCATE, FDATASYNC, FTRUNCATE, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
 from uringfile._frames import FrameSplitter
+from uringfile._inflight import Operation
 from uringfile._logdamage import check_torn
 from uringfile._native_engine import Identity, identify, inside, pin
 from uringfile._open import close_descriptor, in_thread, is_local
 from uringfile._rotation import rotate, sync_directory, undo_half_rotation
 
 TornLine = Literal["newline", "cut", "keep"]
+Begun = tuple[Operation, "asyncio.Future[int]"]
 
 _SCAN = 1 << 16
 _CHUNK = 1 << 20
@@ -170,7 +173,14 @@ class LogFile:
         # disks any write may wait.
         self._worker = ASYNC if shape.dsync or not local else 0
 
-    async def write(self, data: bytearray, offset: int) -> None:
+    def begin(self, data: bytearray, offset: int) -> Begun | None:
+        """Begin to write, if nothing else is to be done first; ``write`` goes on."""
+        if not data or 0 <= self._allocated < offset + len(data):
+            return None
+        worker = ASYNC if len(data) >= _INLINE_WRITE else self._worker
+        return self.driver.start(WRITE | worker, self.descriptor, pin(data), len(data), offset)
+
+    async def write(self, data: bytearray, offset: int, begun: Begun | None = None) -> None:
         """All of it, at that offset; durable afterwards if the file is O_DSYNC.
 
         Short writes are continued. O_DSYNC makes each of them durable before it completes:
@@ -179,17 +189,26 @@ class LogFile:
         size = len(data)
         if 0 <= self._allocated < offset + size:
             await self._allocate(offset + size)
-        pinned = pin(data)
-        worker = ASYNC if size >= _INLINE_WRITE else self._worker
         done = 0
-        while done < size:
-            n = await self.driver.run(
-                WRITE | worker, self.descriptor, inside(pinned, done), size - done, offset + done
-            )
+        if begun is None:
+            begun = self.begin(data, offset)
+        while begun is not None:
+            operation, future = begun
+            try:
+                n = await future
+            except BaseException:
+                self.driver.abandon(operation, future)
+                raise
             if n > 0:
                 done += n
             elif n != -errno.EINTR:
                 raise os_error(n or -errno.EIO, self.path)
+            if done == size:
+                return
+            begun = self.driver.start(
+                *(WRITE | self._worker, self.descriptor),
+                *(inside(pin(data), done), size - done, offset + done),
+            )
 
     async def _allocate(self, end: int) -> None:
         """Blocks ahead of the end, in steps; what goes wrong here the write itself will tell."""
