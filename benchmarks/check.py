@@ -32,13 +32,13 @@ DATA_SIZE = 32 * MIB
 NORMAL = {
     "read-4k-cached-1": (0.48, 0.48),
     "read-4k-cached-64": (0.46, 0.46),
-    "read-many-256": (0.68, 0.68),
-    "read-1m-sequential": (0.86, 0.86),
+    "read-many-256": (0.85, 0.85),
+    "read-1m-sequential": (0.84, 0.84),
     "small-files": (0.34, 0.34),
     "write-4k-cached-64": (0.20, 0.16),
-    "file-write-100": (0.72, 0.68),
-    "lines-bytes": (0.46, 0.46),
-    "lines-text": (0.40, 0.40),
+    "file-write-100": (0.70, 0.66),
+    "lines-bytes": (0.45, 0.45),
+    "lines-text": (0.38, 0.38),
     "file-lines-bytes": (0.46, 0.46),
     "file-lines-text": (0.30, 0.30),
 }

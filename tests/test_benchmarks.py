@@ -64,6 +64,68 @@ def test_what_a_contender_cannot_do_is_a_named_gap(tmp_path: Path) -> None:
     assert "Not measured: aiofile: aiofile has no O_DIRECT." in report
 
 
+def test_the_report_tells_which_targets_are_met_and_has_plots(tmp_path: Path) -> None:
+    """And what it does not find it does not tell of: a target, a plot, a contender."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install .[bench])")
+    (results := tmp_path / "out").mkdir()
+    options = ["--rounds", "1", "--seconds", "0.01", "--size", "1", "--dir", tmp_path]
+    workloads = ["read-4k-cached-1", "ticker-delay", "idle", "in-flight-10000"]
+    script = "from benchmarks import run; run.PROGRAMS = {'benchmarks.none': ''}; run.main()"
+    chosen = ("--workloads", *workloads, "--contenders", "executor", "uringfile-posix_aio")
+    _python("-c", script, *chosen, *options, "--json", results / "r.json", "--report", results)
+    report = (results / "REPORT.md").read_text()
+    again = results / "again"
+    again.mkdir()
+    _python("-m", "benchmarks.report", results / "r.json", "--to", again)
+    assert (again / "REPORT.md").read_text() == report
+    rows = [line.strip("| ").split(" | ") for line in report.splitlines()]
+    targets = {row[0]: row for row in rows if row[-1] in ("met", "**not met**")}
+    assert targets.keys() == {"read-4k-cached-1", "ticker-delay", "idle"}
+    measured = float(targets["read-4k-cached-1"][4].split()[0])
+    assert (targets["read-4k-cached-1"][-1] == "met") == (measured >= 1)
+    assert f"{sum(row[-1] == 'met' for row in targets.values())} of 3 are met." in report
+    assert "| CPU us/second |" in report
+    assert " MiB | " in report, "memory"
+    for name in ("reads", "files"):
+        assert f"![{name}](plots/{name}.png)" in report
+        assert (results / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "plots/writes.png" not in report
+
+
+@pytest.mark.parametrize("tool", ["perf", "strace"])
+def test_system_calls_are_counted(tool: str) -> None:
+    """Those of threads and children, too."""
+    calls = """
+import os, sys, threading
+def call():
+    for _ in range(int(sys.argv[1])):
+        os.getppid()
+thread = threading.Thread(target=call)
+thread.start()
+thread.join()
+if not os.fork():
+    call()
+    os._exit(0)
+os.wait()
+"""
+    script = f"""
+import sys
+from benchmarks import calls
+counts = [calls._{tool}([sys.executable, "-c", sys.argv[1], n]) for n in ("0", "5000")]
+print(*counts if counts[0] else ["none"])
+"""
+    counts = _python("-c", script, calls).split()
+    if counts == ["none"]:
+        pytest.skip(f"{tool} does not count system calls here")
+    assert 9_500 < int(counts[1]) - int(counts[0]) < 11_000
+
+
+def test_no_tool_for_system_calls_is_named() -> None:
+    script = "from benchmarks import calls; print(calls.find_counter())"
+    script = f"import os; os.environ['PATH'] = ''; {script}"
+    assert "not measured: neither perf nor strace counts" in _python("-c", script)
+
+
 def test_a_setting_is_measured_beside_the_default(tmp_path: Path) -> None:
     options = ["--rounds", "2", "--seconds", "0.01", "--size", "1", "--dir", tmp_path]
     settings = ("URINGFILE_POLL_US=0", "URINGFILE_POLL_US=soon")
@@ -81,7 +143,7 @@ def _check(*setup: str, status: int) -> str:
     """The check, in less time than it takes."""
     script = (
         "from benchmarks import check",
-        "check.SECONDS, check.SECONDS_AGAIN = 0.3, 1.0",
+        "check.SECONDS, check.SECONDS_AGAIN, check.SLICE_SECONDS = 0.3, 1.0, 0.002",
         *setup,
         "check.main()",
     )
