@@ -10,7 +10,9 @@ import fcntl
 import os
 import random
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -470,3 +472,54 @@ asyncio.run(main())
     if 0 <= hard < 50_005:
         pytest.skip("RLIMIT_FSIZE is lower already")
     check(code, str(tmp_path / "log"), engine)
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system with little room."""
+    if os.geteuid():
+        pytest.skip("a small file system needs root, to mount")
+    where = tmp_path / "small"
+    where.mkdir()
+    if request.param == "tmpfs":
+        command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(where)]
+    else:
+        image = tmp_path / "image"
+        with open(image, "wb") as file:
+            file.truncate(2 << 20)
+        if not shutil.which("mkfs.ext4"):
+            pytest.skip("mkfs.ext4 is not installed")
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", image], check=True)
+        command = ["mount", "-o", "loop", str(image), str(where)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount a small file system here: {done.stderr}")
+    yield where
+    subprocess.run(["umount", str(where)], check=True)
+
+
+@pytest.mark.parametrize("sync", ["always", "interval"])
+async def test_a_full_disk(small: Path, engine: Any, sync: Any) -> None:
+    """What was acknowledged is there; nothing of what failed is; and room helps a new log."""
+    path = small / "log"
+    log = await LogWriter(path, sync=sync, engine=engine, max_buffered=1 << 16)
+    tasks = [
+        asyncio.ensure_future(log.append(b"%06d %s\n" % (i, b"x" * (i % 1000))))
+        for i in range(10_000)
+    ]
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    failed = next(i for i, end in enumerate(ends) if isinstance(end, BaseException))
+    assert failed
+    for end in ends[failed:]:
+        assert isinstance(end, OSError)
+        assert end.errno == errno.ENOSPC
+    with pytest.raises(OSError, match="No space left"):
+        log.append_nowait(b"x")
+    with pytest.raises(OSError, match="No space left"):
+        await log.close()
+    expected = b"".join(b"%06d %s\n" % (i, b"x" * (i % 1000)) for i in range(failed))
+    assert path.read_bytes() == expected
+    path.rename(small / "old")
+    os.truncate(small / "old", 1000)
+    async with LogWriter(path, sync=sync, engine=engine) as log:
+        assert await log.append(b"new\n") == 4
