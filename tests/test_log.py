@@ -564,3 +564,27 @@ async def test_damage_in_a_framed_log_is_not_cut(path: Path, engine: Any) -> Non
     async with LogWriter(path, engine=engine, framed=True) as log:
         assert log.written == ends[6]
     assert path.read_bytes() == whole[: ends[6]]
+
+
+# ---- its benchmarks ---
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "row"),
+    [
+        ("log", ["--rounds", "1", "--seconds", "0.02"], "| 256 tasks | write + fdatasync |"),
+        ("log_disk", ["--rounds", "1", "--batches", "2"], "| 128 | O_DSYNC |"),
+    ],
+)
+def test_the_benchmarks_run(tmp_path: Path, module: str, options: list[str], row: str) -> None:
+    root = Path(__file__).parent.parent
+    if not (root / "benchmarks" / f"{module}.py").exists():
+        pytest.skip("the benchmarks are not here")
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", "--dir", str(tmp_path), *options],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert row in done.stdout, done.stderr
