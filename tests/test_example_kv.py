@@ -317,6 +317,33 @@ def test_reads_and_changes_go_on_during_compaction(path: Path) -> None:
     run(main())
 
 
+def test_a_change_that_is_heard_of_late_is_not_lost_in_compaction(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = LogWriter.append
+
+    async def slow(log: LogWriter, record: bytes) -> int:
+        end = await append(log, record)
+        if record.endswith(b"slow"):
+            await asyncio.sleep(0.05)
+        return end
+
+    monkeypatch.setattr(LogWriter, "append", slow)
+
+    async def main() -> None:
+        async with kv.Store(path) as store:
+            task = asyncio.create_task(store.put(b"a", b"slow"))
+            await asyncio.sleep(0)
+            await store.put(b"b", b"fast")
+            assert not task.done()
+            await store.compact()
+            await task
+            assert await store.get_many([b"a", b"b"]) == [b"slow", b"fast"]
+        assert await content(path) == {b"a": b"slow", b"b": b"fast"}
+
+    run(main())
+
+
 CRASH = """
 import asyncio, fcntl, importlib.util, os, sys
 import uringfile

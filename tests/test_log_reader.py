@@ -15,6 +15,7 @@ import pytest
 from conftest import check, open_fds, run
 
 from uringfile import ClosedFileError, CorruptLogError, LogReader, Torn, _native_engine
+from uringfile._follow import Follow
 from uringfile._frames import frame
 from uringfile._native_engine import inotify_add
 
@@ -360,6 +361,11 @@ def test_follow_through_what_inotify_does_not_see(tmp_path: Path, engine: str) -
             assert await after(reader, make_link, make_target) == b"one\n"
             assert await after(reader, replace_directory) == b"two\n"
             assert await after(reader, append(path, b"three\n")) == b"three\n"
+            # The directory and the file, and not what was there before.
+            assert reader._follow is not None
+            assert reader._follow._inotify is not None
+            fdinfo = Path(f"/proc/self/fdinfo/{reader._follow._inotify.fileno()}")
+            assert fdinfo.read_text().count("inotify wd:") == 2
 
     run(main())
 
@@ -437,6 +443,55 @@ def test_two_rotations_while_the_old_file_is_read(
             while len(records) < 110:
                 records.append(await asyncio.wait_for(reader.__anext__(), 20))
             assert records == [b"%d\n" % i for i in range(110)]
+
+    run(main())
+
+
+def test_a_successor_without_data_is_passed_over(
+    tmp_path: Path, engine: str, watching: dict[str, Any]
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"one\n")
+
+    async def main() -> None:
+        async with LogReader(path, engine=engine, **watching) as reader:
+            assert await anext(reader) == b"one\n"
+
+            def rotate() -> None:
+                path.rename(tmp_path / "old")
+                path.touch()
+
+            assert await after(reader, rotate, rotate, append(path, b"two\n")) == b"two\n"
+
+    run(main())
+
+
+def test_the_last_record_of_the_old_file_comes_between_two_looks(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written after the reader found the end, and right before the new file has data."""
+    path, old = tmp_path / "log", tmp_path / "old"
+    path.write_bytes(b"one\n")
+    is_superseded = Follow.is_superseded
+
+    async def write_and_look(follow: Follow) -> bool:
+        if old.exists() and old.stat().st_size == 4:
+            append(old, b"two\n")()
+            append(path, b"three\n")()
+        return await is_superseded(follow)
+
+    monkeypatch.setattr(Follow, "is_superseded", write_and_look)
+
+    async def main() -> None:
+        async with LogReader(path, engine=engine, **FOLLOW) as reader:
+            assert await anext(reader) == b"one\n"
+
+            def rotate() -> None:
+                path.rename(old)
+                path.touch()
+
+            assert await after(reader, rotate) == b"two\n"
+            assert await asyncio.wait_for(reader.__anext__(), 20) == b"three\n"
 
     run(main())
 
@@ -680,12 +735,14 @@ def test_a_waiting_reader_costs_nothing(tmp_path: Path, engine: str) -> None:
             assert time.process_time() - start < 0.1
             # What happens to other files in the directory is no reason to look.
             assert reader._follow is not None
-            reader._follow._next_look = asyncio.get_running_loop().time() + 1000
+            next_look = asyncio.get_running_loop().time() + 1000
+            reader._follow._next_look = next_look
             for i in range(10):
                 (tmp_path / f"other{i}").touch()
                 await asyncio.sleep(0)
             await until_it_waits(reader)
             assert not reader._follow.due()
+            assert reader._follow._next_look == next_look
             task.cancel()
 
     run(main())

@@ -249,6 +249,13 @@ def test_a_record_anywhere_is_found(filler: str) -> None:
             assert found.next_offset == 2 + distance
 
 
+def test_a_header_that_begins_with_zeros_behind_zeros_is_found() -> None:
+    for distance in range(65536 - 10, 65536 + 10):
+        found = search(bytes(2 + distance) + frame(b"x" * 256), 2)
+        assert found is not None
+        assert found.next_offset == 2 + distance
+
+
 def test_a_long_record_is_found() -> None:
     for size in (256, 65536, 1 << 24, (1 << 24) + 1):
         found = search(b"?" * 70_000 + frame(bytes(size)), 0)
