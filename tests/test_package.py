@@ -89,7 +89,7 @@ LAYERS = [
     {"_logdamage", "_logbatch"},
     {"_decoding"},
     {"_native_engine", "_fd", "_inflight", "_batch", "_pool"},
-    {"_ending", "_inotify"},
+    {"_ending", "_inotify", "_watch"},
     {"_choice", "_driver"},
     {"_loop", "_open"},
     {"_direct", "_streamio", "_gather", "_logfile"},

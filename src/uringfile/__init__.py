@@ -13,12 +13,13 @@ from uringfile._file import AIOFile
 from uringfile._fileobject import FileIOWrapperBase
 from uringfile._log import LogWriter
 from uringfile._logreader import LogReader, Torn
-from uringfile._loop import engine_info, stats
+from uringfile._loop import engine_info, pending_operations, stats
 from uringfile._pool import BufferPool
 from uringfile._readers import LineReader, Reader
 from uringfile._recover import Recovery, recover
 from uringfile._stream import async_open, clone
 from uringfile._textfile import TextFileWrapper
+from uringfile._watch import PendingOperation
 from uringfile._writer import Writer
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "LineReader",
     "LogReader",
     "LogWriter",
+    "PendingOperation",
     "Reader",
     "Recovery",
     "Stats",
@@ -44,6 +46,7 @@ __all__ = [
     "async_open",
     "clone",
     "engine_info",
+    "pending_operations",
     "recover",
     "stats",
 ]

@@ -26,9 +26,10 @@ from uringfile._ending import drivers, end_engine, leak_all
 from uringfile._engine import KIND, OPCODE_NAMES, READ, Engine, EngineInfo
 from uringfile._errors import ClosedFileError, Filename, os_error
 from uringfile._fd import Descriptor
-from uringfile._inflight import InFlight, Operation
+from uringfile._inflight import InFlight, Operation, leaked_buffers
 from uringfile._native_engine import new_scratch
 from uringfile._poll import AdaptivePoll
+from uringfile._watch import PendingOperation, describe, watch_of
 
 # What inline completions may cost in one turn of the loop before they yield, in units of
 # about 2 us: one for an operation, and one for each further 16 KiB that is copied (0.5 to 4 us,
@@ -74,6 +75,15 @@ class Stats:
     in_flight: int
     #: Operations that wait for room in the engine now.
     queued: int
+    #: Operations and flushes that were interrupted or refused for the moment (EINTR, EAGAIN,
+    #: EBUSY, ENOMEM), and tried again.
+    retried: int
+    #: Calls that a thread of the loop's executor performed, because the engine cannot.
+    in_threads: int
+    #: Files whose reads are all submitted, because their file system cannot tell what is cached.
+    demoted: int
+    #: Buffers that are kept for ever, because an operation did not stop; of the whole process.
+    leaked: int
 
 
 if sys.version_info >= (3, 12):
@@ -114,7 +124,9 @@ class Driver:
         self._yielding: deque[asyncio.Future[None]] = deque()
         self._let_go = 1
         self._submitted = self._completed = self._cancelled = 0
-        self._flushes = self._wakeups = 0
+        self._flushes = self._wakeups = self._retried = 0
+        self.in_threads = self.demoted = 0
+        self._watch = watch_of(loop)
         self._staged = 0  # since the last flush
         self._ready = 0  # what the last flush answered, until it is dealt with
         try:
@@ -173,6 +185,8 @@ class Driver:
         operation = Operation(token, descriptor, request, on_orphan)
         self._futures[token] = future
         descriptor.holders += 1
+        if self._watch is not None:
+            self._watch.started(operation)
         if self._queue or not self._offer(operation):
             self._queue[token] = operation
         self._flush_later()
@@ -212,6 +226,8 @@ class Driver:
         self._ready = self.engine.flush()
         if self._ready >= 0:
             self._staged = 0
+        else:
+            self._retried += 1
         if not self._ready:
             self._poll.expect()
 
@@ -248,6 +264,10 @@ class Driver:
 
     def _resolve(self, operation: Operation, result: int) -> None:
         operation.holds.release()
+        if self._watch is not None:
+            self._watch.ended(operation.token)
+        if result == -errno.EINTR:  # whoever waits for it asks again
+            self._retried += 1
         future = self._futures.pop(operation.token, None)
         if future is not None and not future.done():
             future.set_result(result)
@@ -391,7 +411,17 @@ class Driver:
             wakeups=self._wakeups,
             in_flight=len(self._in_flight),
             queued=len(self._queue),
+            retried=self._retried,
+            in_threads=self.in_threads,
+            demoted=self.demoted,
+            leaked=leaked_buffers(),
         )
+
+    def pending(self) -> list[PendingOperation]:
+        """What is in flight, or waits for room."""
+        operations = [*self._in_flight.values(), *self._queue.values()]
+        explain = describe if self._watch is None else self._watch.describe
+        return [explain(operation) for operation in operations]
 
     def end_at_exit(self) -> None:
         if self._thread.is_alive() and self._thread is not threading.current_thread():

@@ -167,6 +167,7 @@ class AIOFile(ManyFile):
                 driver.budget -= 1 + (max(n, 0) >> COPY_SHIFT)
                 driver.inline += n >= 0
                 if n in (-errno.EOPNOTSUPP, -errno.EINVAL, -errno.ENOSYS):
+                    driver.demoted += 1
                     self._inline = False  # the file system cannot tell, or the kernel is old
             if n < 0:
                 addr = inside(pinned, done)

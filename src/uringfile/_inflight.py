@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from uringfile._engine import BATCH
 from uringfile._fd import Descriptor
 
 
@@ -43,6 +44,10 @@ class Operation:
         return self.request[0]
 
     @property
+    def is_batch(self) -> bool:
+        return bool(self.request[0] & BATCH)
+
+    @property
     def memory(self) -> Any:
         return self.request[2]
 
@@ -61,3 +66,8 @@ def leak(operation: Operation) -> None:
 
 
 _immortal: list[Any] = []
+
+
+def leaked_buffers() -> int:
+    """How many buffers are kept so."""
+    return len(_immortal)

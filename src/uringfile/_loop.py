@@ -14,6 +14,7 @@ import weakref
 from uringfile._choice import open_engine
 from uringfile._driver import Driver, Stats, runs_here
 from uringfile._engine import EngineInfo
+from uringfile._watch import PendingOperation
 
 _Drivers = dict[str | None, weakref.ref[Driver]]
 _by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Drivers] = (
@@ -106,3 +107,13 @@ def engine_info() -> EngineInfo:
 def stats(engine: str | None = None) -> Stats:
     """The counters of the running loop's engine (that of the name, if one is given)."""
     return running_driver(engine).stats()
+
+
+def pending_operations(engine: str | None = None) -> list[PendingOperation]:
+    """The operations of the running loop that have not completed, the oldest first.
+
+    In debug mode (``URINGFILE_DEBUG=1``, or that of asyncio) they tell since when, and where
+    they were started; and those that are older than ``URINGFILE_SLOW_MS`` (5000) are logged
+    as warnings of the logger "uringfile".
+    """
+    return running_driver(engine).pending()

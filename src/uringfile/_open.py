@@ -125,6 +125,7 @@ async def in_thread(
     The descriptor is held until the thread is done, whatever becomes of the caller;
     ``on_orphan`` gets the result when the caller is gone.
     """
+    driver.in_threads += 1
     future = driver.loop.run_in_executor(None, function, *args)
     holds.holders += 1
     finished = orphaned = False
