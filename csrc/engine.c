@@ -236,6 +236,23 @@ int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset)
 	return ret < 0 ? -errno : ret;
 }
 
+int64_t uf_read_on_ring(uf_engine *const *at, int fd, void *addr, uint64_t len, int64_t offset)
+{
+	uf_engine *engine = *at;
+	int64_t ret = refused(engine);
+
+	if (ret)
+		return ret;
+	if (len > UF_MAX_TRANSFER)
+		len = UF_MAX_TRANSFER;
+	if (engine->ops->read_nowait) {
+		ret = engine->ops->read_nowait(engine, fd, addr, len, offset);
+		if (ret != -EBUSY)
+			return ret;
+	}
+	return uf_read_nowait(fd, addr, len, offset);
+}
+
 /* How many of these requests, from the first on, are one range of at most room bytes. */
 static int neighbours(const int64_t *sizes, const int64_t *offsets, int n, int64_t room)
 {

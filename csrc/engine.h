@@ -35,6 +35,9 @@ struct uf_engine_ops {
 	int (*flush)(uf_engine *engine);
 	int (*reap)(uf_engine *engine, uf_completion *out, int max);
 	int (*cancel)(uf_engine *engine, int64_t token);
+	/* As uf_read_nowait(); -EBUSY: not now. May be NULL. */
+	int64_t (*read_nowait)(uf_engine *engine, int fd, void *addr, uint64_t len,
+			       int64_t offset);
 	int (*forget_fd)(uf_engine *engine, int fd, int *out, int max);
 	void (*destroy)(uf_engine *engine, int forked);
 	size_t size;		/* of the engine's own struct, whose first member is uf_engine */

@@ -136,6 +136,12 @@ void uf_destroy(uf_engine *engine);
  * Linux 4.14. Needs no engine. */
 int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset);
 
+/* The same by way of io_uring: READ with RWF_NOWAIT, submitted at once with all that is
+ * staged, and its completion picked out of the queue. By preadv2 where that cannot be:
+ * POSIX AIO, SQPOLL, a full queue. *engine may have become NULL meanwhile. */
+int64_t uf_read_on_ring(uf_engine *const *engine, int fd, void *addr, uint64_t len,
+			int64_t offset);
+
 /* What can be known of an open file without asking its file system to refresh
  * anything: statx(AT_STATX_DONT_SYNC), Linux 4.11. */
 typedef struct {

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 
 /* The completion queue is this much larger than the submission queue, so that
  * operations which hang do not take the room of those that do not. Half of it
@@ -16,7 +17,10 @@
  * hang would hold up every write and fsync of the ring. */
 #define BOUNDED_WORKERS 64
 
+/* Of cqes that nobody is told of. */
 #define CANCEL_TOKEN UINT64_MAX
+
+#define INLINE_TOKEN (UINT64_MAX - 1)
 
 struct uring_engine {
 	struct uf_engine base;
@@ -298,6 +302,59 @@ static int uring_cancel(uf_engine *base, int64_t token)
 	return 0;
 }
 
+/* The completion of the read that was submitted last, which RWF_NOWAIT keeps from waiting;
+ * NULL when the kernel did not take it. */
+static struct io_uring_cqe *find_inline(struct uf_ring *ring)
+{
+	struct io_uring_cqe *cqe = uf_ring_find(ring, INLINE_TOKEN);
+
+	if (!cqe && uf_ring_unstage(ring))
+		return NULL;
+	while (!cqe) {	/* a kernel that waits all the same: the buffer is not ours yet */
+		uf_ring_wait(ring, 1);
+		uf_ring_run_pending(ring);
+		cqe = uf_ring_find(ring, INLINE_TOKEN);
+	}
+	return cqe;
+}
+
+static int64_t uring_read_nowait(uf_engine *base, int fd, void *addr, uint64_t len,
+				 int64_t offset)
+{
+	struct uf_ring *ring = &of(base)->ring;
+	unsigned before = uf_ring_ready(ring);
+	struct io_uring_sqe *sqe;
+	struct io_uring_cqe *cqe;
+	int64_t result;
+
+	/* SQPOLL answers later; and no completion may go beyond the queue. */
+	if (ring->setup_flags & IORING_SETUP_SQPOLL || before >= ring->cq_entries / 4)
+		return -EBUSY;
+	sqe = uf_ring_next_sqe(ring);
+	if (!sqe)
+		return -EBUSY;
+	sqe->opcode = IORING_OP_READ;
+	sqe->fd = fd;
+	sqe->addr = (uintptr_t)addr;
+	sqe->len = (uint32_t)len;
+	sqe->off = (uint64_t)offset;
+	sqe->rw_flags = RWF_NOWAIT;
+	sqe->user_data = INLINE_TOKEN;
+	uf_ring_submit(ring);
+	cqe = find_inline(ring);
+	result = cqe ? cqe->res : -EBUSY;
+	if (cqe == uf_ring_peek(ring)) {
+		uf_ring_advance(ring);
+	} else if (cqe) {	/* others stand before it */
+		cqe->user_data = CANCEL_TOKEN;
+		before++;
+	}
+	/* The eventfd told of nothing that completed during the call. */
+	if (uf_ring_ready(ring) > before)
+		uf_signal(base);
+	return result;
+}
+
 static void uring_destroy(uf_engine *base, int forked)
 {
 	struct uring_engine *engine = of(base);
@@ -314,6 +371,7 @@ const struct uf_engine_ops uf_uring_ops = {
 	.flush = uring_flush,
 	.reap = uring_reap,
 	.cancel = uring_cancel,
+	.read_nowait = uring_read_nowait,
 	.destroy = uring_destroy,
 	.size = sizeof(struct uring_engine),
 };

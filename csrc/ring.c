@@ -262,3 +262,16 @@ void uf_ring_advance(struct uf_ring *ring)
 	/* Release, with the kernel's acquire of head: the cqe is copied out. */
 	__atomic_store_n(ring->kcq_head, *ring->kcq_head + 1, __ATOMIC_RELEASE);
 }
+
+struct io_uring_cqe *uf_ring_find(struct uf_ring *ring, uint64_t user_data)
+{
+	unsigned ready = uf_ring_ready(ring);
+
+	while (ready--) {
+		struct io_uring_cqe *cqe = &ring->cqes[(*ring->kcq_head + ready) & ring->cq_mask];
+
+		if (cqe->user_data == user_data)
+			return cqe;
+	}
+	return NULL;
+}

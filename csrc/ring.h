@@ -4,6 +4,7 @@
 #define UF_RING_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "uring_abi.h"
 
@@ -66,5 +67,8 @@ void uf_ring_wait(const struct uf_ring *ring, int timeout_ms);
 /* The oldest cqe, then give its place back to the kernel. ready must be above 0. */
 const struct io_uring_cqe *uf_ring_peek(const struct uf_ring *ring);
 void uf_ring_advance(struct uf_ring *ring);
+/* Look for a cqe between others: NULL, or one whose user_data may be overwritten, as its
+ * place is given back in its turn only. */
+struct io_uring_cqe *uf_ring_find(struct uf_ring *ring, uint64_t user_data);
 
 #endif

@@ -39,6 +39,7 @@ class FakeEngine:
     """``capacity`` operations in flight, ``entries`` of them staged."""
 
     name = "fake"
+    inline = True
 
     def __init__(self, entries: int = 4, capacity: int = 8, opcodes: int = 0x1FF) -> None:
         self.eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -110,6 +111,9 @@ class FakeEngine:
 
     def describe(self, reason: str | None) -> EngineInfo:
         return EngineInfo(self.name, reason, self.entries, self.capacity, ())
+
+    def read_nowait(self, fd: int, addr: Any, length: int, offset: int) -> int:
+        return -errno.EAGAIN
 
     # ---- the test's side ----------------------------------------------------------
 

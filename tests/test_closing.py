@@ -277,7 +277,9 @@ def test_idle_engines_leave_the_workers_to_others(data: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "1.5", "٣", "9" * 12])
-@pytest.mark.parametrize("variable", ["URINGFILE_POLL_US", "URINGFILE_SQPOLL_MS"])
+@pytest.mark.parametrize(
+    "variable", ["URINGFILE_POLL_US", "URINGFILE_SQPOLL_MS", "URINGFILE_INLINE"]
+)
 async def test_a_bad_variable_is_named(
     monkeypatch: pytest.MonkeyPatch, data: Path, variable: str, text: str
 ) -> None:

@@ -109,6 +109,7 @@ class Driver:
         self.reason = reason
         self.budget = TURN_BUDGET
         self.inline = 0
+        self.read_nowait = engine.read_nowait
         self.scratch, self.scratch_buffer = new_scratch(INLINE_SIZE)
         self.scratch_end, _ = new_scratch(1)
         self.cached_reads = CachedReads()

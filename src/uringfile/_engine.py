@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -65,6 +66,9 @@ class Engine(Protocol):
     name: str
     eventfd: int
     opcodes: int
+    #: Whether reads ask the page cache first, and how.
+    inline: bool
+    read_nowait: Callable[[int, Any, int, int], int]
 
     def submit(
         self, opcode: int, fd: int, addr: Any, length: int, offset: int, token: int

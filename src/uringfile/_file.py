@@ -14,7 +14,7 @@ from uringfile._errors import os_error
 from uringfile._fd import Descriptor
 from uringfile._gather import SHORT
 from uringfile._manyfile import ManyFile, pin_writable
-from uringfile._native_engine import copy, inside, pin, read_nowait
+from uringfile._native_engine import copy, inside, pin
 from uringfile._open import in_thread
 from uringfile._openfile import MAX_OFFSET
 from uringfile._statx import STATX_SIZE, to_stat_result
@@ -84,9 +84,9 @@ class AIOFile(ManyFile):
         ):
             return None
         fd = self._descriptor.fd  # type: ignore[union-attr]  # open, or not inline
-        n = read_nowait(fd, driver.scratch, size, offset)
+        n = driver.read_nowait(fd, driver.scratch, size, offset)
         driver.budget -= 1
-        if n != size and (n < 0 or read_nowait(fd, driver.scratch_end, 1, offset + n) != 0):
+        if n != size and (n < 0 or driver.read_nowait(fd, driver.scratch_end, 1, offset + n) != 0):
             return None
         driver.inline += 1
         data: bytes = driver.scratch_buffer[:n]
@@ -161,7 +161,7 @@ class AIOFile(ManyFile):
                 if driver.budget <= 0:
                     await driver.yield_turn()
                     self._still(descriptor)
-                n = read_nowait(
+                n = driver.read_nowait(
                     descriptor.fd, pinned + done, min(size - done, _INLINE_PIECE), offset + done
                 )
                 driver.budget -= 1 + (max(n, 0) >> COPY_SHIFT)

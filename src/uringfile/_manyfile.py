@@ -19,7 +19,7 @@ from uringfile._driver import COPY_SHIFT, raise_for
 from uringfile._engine import BATCH, READ, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
-from uringfile._native_engine import address, pin, read_nowait
+from uringfile._native_engine import address, pin
 from uringfile._openfile import MAX_OFFSET, OpenFile
 
 # What counts as short.
@@ -160,7 +160,7 @@ class ManyFile(OpenFile):
                 self._still(descriptor)
             size = len(pins[i])
             driver.budget -= 1 + (size >> COPY_SHIFT)
-            if read_nowait(descriptor.fd, pins[i], size, pairs[i][1]) == size:
+            if driver.read_nowait(descriptor.fd, pins[i], size, pairs[i][1]) == size:
                 results[i] = size
                 driver.inline += 1
             else:

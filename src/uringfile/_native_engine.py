@@ -21,6 +21,9 @@ _MOST_LANES = 64
 # Completions copied out in one call; more of them wait for the next turn of the loop.
 REAP_MAX = 256
 
+#: See ``_choice.INLINE_VARIABLE``.
+INLINE_WAYS = ("preadv2", "ring", "off")
+
 _KINDS = {"io_uring": lib.UF_IO_URING, "posix_aio": lib.UF_POSIX_AIO}
 
 # What is worth telling of IORING_FEAT_* and IORING_SETUP_* (bit numbers: kernel ABI).
@@ -112,17 +115,24 @@ copy = ffi.memmove
 class NativeEngine:
     """An engine of ``csrc``, owned by the thread that made it.
 
-    ``sqpoll_ms`` above 0: see ``_choice.SQPOLL_VARIABLE``.
+    ``sqpoll_ms`` and ``inline``: see ``_choice``.
     """
 
-    def __init__(self, name: str, entries: int = ENTRIES, sqpoll_ms: int = 0) -> None:
+    def __init__(
+        self, name: str, entries: int = ENTRIES, sqpoll_ms: int = 0, inline: str = INLINE_WAYS[0]
+    ) -> None:
         out = ffi.new("uf_engine **")
         step = ffi.new("char **")
         ret = lib.uf_open(_KINDS[name], entries, sqpoll_ms, out, step)
         if ret:
             raise OSError(-ret, f"{ffi.string(step[0]).decode()}: {os.strerror(-ret)}")
         self.name = name
+        self._at = out
         self._bind(out[0])
+        self.inline = inline != "off"
+        self.read_nowait: Callable[[int, Any, int, int], int] = (
+            partial(lib.uf_read_on_ring, out) if inline == "ring" else read_nowait
+        )
         self.eventfd: int = lib.uf_eventfd(self._handle)
         info = self._info()
         self.opcodes: int = info.opcodes
@@ -158,6 +168,7 @@ class NativeEngine:
         """Release the engine. Any later call answers -ESHUTDOWN."""
         handle = self._handle
         self._bind(ffi.NULL)
+        self._at[0] = ffi.NULL
         lib.uf_destroy(handle)
 
     def _info(self) -> Any:

@@ -229,7 +229,7 @@ class OpenFile:
             self._direct_io = DirectIO(driver, descriptor, self, identity.dio_align, local)
         elif local and self.mode.writable and not self.mode.appending:
             self._gathered = GatheredWrites(driver, descriptor)
-        self._inline = regular and self.mode.readable and not self._direct
+        self._inline = regular and self.mode.readable and not self._direct and driver.engine.inline
         self._local = local
         self.at_start = regular and not isinstance(self._path, int)
         # On FUSE and the like even a submission can wait for the server.
