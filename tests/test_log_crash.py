@@ -54,7 +54,16 @@ asyncio.run(main(path, engine, sync, int(first), int(seed), rotate == "True"))
 
 
 # Acknowledges what is only accepted; the loop is given its turns.
-LIAR = WRITER.replace("await log.append(", "log.append_nowait(").replace(
+LIAR = """
+import asyncio
+
+async def accept(log, record):
+    while True:
+        try:
+            return log.append_nowait(record)
+        except BufferError:  # a slow disk
+            await log.drain()
+""" + WRITER.replace("log.append(", "accept(log, ").replace(
     "os.write(1", "await asyncio.sleep(0); os.write(1", 1
 )
 
