@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 from conftest import check, open_fds, run
 
-from uringfile import ClosedFileError, CorruptLogError, LogReader, Torn, _native_engine
+from uringfile import (
+    ClosedFileError,
+    CorruptLogError,
+    LogReader,
+    LogWriter,
+    Torn,
+    _native_engine,
+)
 from uringfile._follow import Follow
 from uringfile._frames import frame
 from uringfile._native_engine import inotify_add
@@ -320,6 +327,59 @@ def test_follow_into_a_preallocated_end(
                 lambda: write_at(path, 11, frame(b"two")[:4]),
             ]
             assert await after(reader, *steps) == b"two"
+
+    run(main())
+
+
+def test_follow_lines_into_a_preallocated_end(
+    tmp_path: Path, engine: str, watching: dict[str, Any]
+) -> None:
+    """Zeros up to the end of the file are not written yet; others are part of a record."""
+    path = tmp_path / "log"
+    path.write_bytes(b"one\n" + bytes(1_000_000))
+    zeros = bytes(200_000) + b"three\n"
+
+    async def main() -> None:
+        async with LogReader(path, engine=engine, **watching) as reader:
+            assert await anext(reader) == b"one\n"
+            assert await after(reader, lambda: write_at(path, 4, b"two\n")) == b"two\n"
+            parts = [lambda: write_at(path, 8, b"t"), lambda: write_at(path, 9, b"w\0o\n")]
+            assert await after(reader, *parts) == b"tw\0o\n"
+            # Once it has waited without news it looks behind zeros.
+            steps = [lambda: write_at(path, 13, zeros), lambda: os.utime(path, (1, 1))]
+            assert await after(reader, *steps) == zeros
+            assert reader.offset == 13 + len(zeros)
+            old = tmp_path / "old"
+
+            def rotate() -> None:
+                path.rename(old)
+                write_at(old, reader.offset, zeros)
+                path.write_bytes(b"four\n")
+
+            assert await after(reader, rotate) == zeros
+            assert await asyncio.wait_for(reader.__anext__(), 20) == b"four\n"
+
+    run(main())
+
+
+def test_a_log_writer_that_preallocates_is_followed(
+    tmp_path: Path, engine: str, watching: dict[str, Any]
+) -> None:
+    path = tmp_path / "log"
+
+    async def write() -> None:
+        log = LogWriter(path, preallocate=1 << 20, sync="never", engine=engine)  # type: ignore[arg-type]
+        async with log:
+            for i in range(300):
+                await log.append(b"%d" % i * 100 + b"\n")
+
+    async def main() -> None:
+        async with LogReader(path, engine=engine, **watching) as reader:
+            writing = asyncio.create_task(write())
+            for i in range(300):
+                record = await asyncio.wait_for(reader.__anext__(), 20)
+                assert record == b"%d" % i * 100 + b"\n"
+            await writing
 
     run(main())
 

@@ -45,7 +45,8 @@ class LogReader:
     of what ``recover`` would cut; a log with separators shows no such damage.
 
     With ``follow=True`` the end of the file is waited at, as ``tail -F`` does: for more
-    data, for another file that takes the path (the old one is first read to its end; the
+    data (zeros up to the end of the file are preallocated, and not written yet, unless the
+    separator has one), for another file that takes the path (the old one is first read to its end; the
     new one from 0), for the file if there is none. A file that has become shorter is read
     from 0 again, or, if only an unfinished record was cut off, from where that began. What
     is truncated before it was read is lost; so is a file that came and was moved away again
@@ -107,6 +108,10 @@ class LogReader:
         self._position = offset  # of the next byte to read
         self._splitter = self._new_splitter(offset)
         self._overhead = self._splitter.overhead
+        # Where zeros began that went on to the end of the file, and where that was.
+        self._may_be_blank = follow and not framed and b"\0" not in separator
+        self._blank = (-1, -1)
+        self._data_at = 0  # no zeros before that are unwritten
         # What stood at the end when that was last looked at, and what of it is known to be
         # no record, nor to have one behind it.
         self._seen: _Stamp | None = None
@@ -231,21 +236,46 @@ class LogReader:
             return await self._at_invalid(self._file)
         superseded = await self._is_superseded()  # before the read that may find no more
         piece = await self._file.read_bytes(self._chunk_size, self._position)
+        if self._may_be_blank and piece.endswith(b"\0"):
+            piece = await self._without_blank_end(self._file, piece, superseded)
         if not piece:
             return await self._at_end(self._file, superseded)
         self._position += len(piece)
         self._file._charge(len(piece) >> _RECORDS_SHIFT)
         return self._splitter.feed(piece)
 
+    async def _without_blank_end(self, file: AIOFile, piece: bytes, superseded: bool) -> bytes:
+        """The piece that was read, without zeros that go on to the end of the file: there a
+        writer that preallocates will write."""
+        end = self._position + len(piece)
+        if end <= self._data_at:
+            return piece
+        if written := piece.rstrip(b"\0"):
+            return written  # the next piece begins with the zeros
+        place = (self._position, (await file.stat()).st_size)
+        moved = self._blank[0] != place[0] and self._blank[1] == place[1]
+        self._blank = place
+        if moved and not superseded:
+            return b""  # all behind it was zeros, and has been written up to here
+        while more := await file.read_bytes(self._chunk_size, end):
+            end += len(more)
+            if data := more.rstrip(b"\0"):
+                self._blank = (-1, -1)
+                self._data_at = end - len(more) + len(data)
+                return piece
+        return b""
+
     def _begin(self, offset: int) -> None:
         """Read from there, where a record begins."""
         self._position = offset
         self._splitter = self._new_splitter(offset)
+        self._data_at = 0
 
     def _begin_file(self) -> None:
         self._begin(0)
         self.offset = 0
         self._seen = self._searched = self._doubted = self._invalid = None
+        self._blank = (-1, -1)
 
     # ---- the end of the file --------------------------------------------------------------
 
@@ -296,7 +326,7 @@ class LogReader:
         """There are no more records in the file now."""
         if self._follow is None:
             self.torn = torn
-            self._invalid = None  # a later call reads it again
+            self._begin(self._splitter.offset)  # a later call reads what is torn again
             return None
         if superseded:
             self.torn = torn
