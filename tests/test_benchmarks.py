@@ -70,14 +70,23 @@ def test_the_report_tells_which_targets_are_met_and_has_plots(tmp_path: Path) ->
     (results := tmp_path / "out").mkdir()
     options = ["--rounds", "1", "--seconds", "0.01", "--size", "1", "--dir", tmp_path]
     workloads = ["read-4k-cached-1", "idle", "in-flight-10000"]
-    script = "from benchmarks import run; run.PROGRAMS = {'benchmarks.none': ''}; run.main()"
+    setting = ("URINGFILE_POLL_US=0", "--workloads", "read-4k-cached-1", "--rounds", "1")
+    script = f"""
+from benchmarks import run
+setting = run.Program("A setting", "benchmarks.settings", {setting}, is_markdown=False)
+run.PROGRAMS = [run.Program("None", "benchmarks.none"), setting]
+run.main()
+"""
     chosen = ("--workloads", *workloads, "--contenders", "executor", "uringfile-posix_aio")
     _python("-c", script, *chosen, *options, "--json", results / "r.json", "--report", results)
     report = (results / "REPORT.md").read_text()
     again = results / "again"
     again.mkdir()
     _python("-m", "benchmarks.report", results / "r.json", "--to", again)
+    report, _, sections = report.partition("\n## A setting\n")
     assert (again / "REPORT.md").read_text() == report
+    command = "python -m benchmarks.settings URINGFILE_POLL_US=0 --workloads read-4k-cached-1"
+    assert sections.startswith(f"\n`{command} --rounds 1`:\n\n```\nread-4k-cached-1\n")
     rows = [line.strip("| ").split(" | ") for line in report.splitlines()]
     targets = {row[0]: row for row in rows if row[-1] in ("met", "**not met**")}
     assert targets.keys() == {"read-4k-cached-1", "idle"}
