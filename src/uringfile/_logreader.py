@@ -45,8 +45,8 @@ class LogReader:
     of what ``recover`` would cut; a log with separators shows no such damage.
 
     With ``follow=True`` the end of the file is waited at, as ``tail -F`` does: for more
-    data (zeros up to the end of the file are preallocated, and not written yet, unless the
-    separator has one), for another file that takes the path (the old one is first read to its end; the
+    data (zeros up to the end are preallocated and not written yet, unless the separator has
+    one), for another file that takes the path (the old one is first read to its end; the
     new one from 0), for the file if there is none. A file that has become shorter is read
     from 0 again, or, if only an unfinished record was cut off, from where that began. What
     is truncated before it was read is lost; so is a file that came and was moved away again
