@@ -86,6 +86,8 @@ LAYERS = [
         "_poll",
     },
     {"_cookie", "_newlines", "_window", "_background", "_rotation", "_frames_search"},
+    {"_backlog", "_linefile"},
+    {"logging"},
     {"_logdamage", "_logbatch"},
     {"_decoding"},
     {"_native_engine", "_fd", "_inflight", "_batch", "_pool"},
