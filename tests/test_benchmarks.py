@@ -184,6 +184,14 @@ def test_registered_buffers_and_files_are_measured(tmp_path: Path) -> None:
     assert sum(line.startswith("huge+both ") for line in lines) == 7
 
 
+def test_logging_handlers_are_measured_side_by_side(tmp_path: Path) -> None:
+    options = ["--rounds", "1", "--records", "400", "--paced-records", "20", "--threads", "1", "2"]
+    out = _python("-m", "benchmarks.logging_handlers", *options, "--dir", tmp_path)
+    rows = [line.split()[1] for line in out.splitlines() if line.startswith("| ")]
+    assert rows == ["handler", "---", "uringfile", "FileHandler", "QueueHandler", "none"] * 4
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_check_fails_for_a_read_that_takes_two_microseconds_more() -> None:
     slow = """
 import time, uringfile
