@@ -18,7 +18,7 @@ from fake_engine import FakeEngine
 
 from uringfile import AIOFile, ClosedFileError, _driver, _ending, _loop
 from uringfile._driver import Driver
-from uringfile._engine import ASYNC, CLOSE, FSYNC, OPENAT, READ, WRITE
+from uringfile._engine import ASYNC, BATCH, CLOSE, FSYNC, OPENAT, READ, WRITE
 from uringfile._fd import Descriptor
 from uringfile._poll import MOST_CREDIT, PAUSE, VARIABLE, AdaptivePoll
 
@@ -391,6 +391,40 @@ async def test_close_ends_pending_reads_and_waits_for_writes(
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(fd)
     assert fd in fake.forgotten
+
+
+async def test_close_waits_for_what_was_interrupted_or_fell_short(
+    open_on_fake: Callable[..., AIOFile], fake: FakeEngine
+) -> None:
+    file = await open_on_fake()
+    calls = [
+        asyncio.ensure_future(call)
+        for call in (
+            file.write(b"data", 8),
+            file.fsync(),
+            file.truncate(99),
+            file.write_many([(b"ab", 20), (b"cd", 30)]),
+        )
+    ]
+    await turns()
+    close = asyncio.ensure_future(file.close())
+    await turns()
+    for operation in fake.pending():
+        if operation.opcode & BATCH:
+            fake.complete(operation.token, 0)
+            for part in operation.parts():
+                part.result = -errno.EINTR
+        else:
+            fake.complete(operation.token, -errno.EINTR)
+    for _ in range(3):
+        await turns()
+        assert not close.done()
+        for operation in fake.pending():
+            fake.perform(operation.token)
+        if all(call.done() for call in calls):
+            break
+    assert await asyncio.gather(*calls) == [4, None, None, [2, 2]]
+    await close
 
 
 async def test_cancelled_close_goes_on(

@@ -221,7 +221,8 @@ class AIOFile(ManyFile):
         ``characters_written``. A write that is cancelled may land whole, in part or not
         at all. Also raises ``io.UnsupportedOperation`` and ``UnicodeEncodeError``.
         """
-        return await self.write_bytes(self.as_written(data, offset), offset)
+        data = self.as_written(data, offset)
+        return await self._write_held(self._check(offset, writable=True), data, offset)
 
     def as_written(self, data: Any, offset: int) -> Any:
         """``data`` as the bytes that ``write`` writes. Raises as that does."""
@@ -235,7 +236,10 @@ class AIOFile(ManyFile):
 
     async def write_bytes(self, data: Any, offset: int = 0) -> int:
         """As ``write``, with a buffer in any mode."""
-        descriptor = self._check(offset, writable=True)
+        return await self._write_held(self._check(offset, writable=True), data, offset)
+
+    async def _write_held(self, descriptor: Descriptor, data: Any, offset: int) -> int:
+        """It goes on to its end when the file is closed meanwhile: close() waits for it."""
         gathered = self._gathered
         done = 0
         descriptor.holders += 1
@@ -271,7 +275,6 @@ class AIOFile(ManyFile):
                 n = await driver.run(WRITE | self._worker, descriptor, addr, size, offset)
                 if n != -errno.EINTR:
                     break
-                self._still(descriptor)
         finally:
             if self._gathered:
                 self._gathered.came()
@@ -308,10 +311,7 @@ class AIOFile(ManyFile):
         descriptor = self._check(0)
         if self._sync_error is not None:
             raise os_error(-self._sync_error, self.name)
-        ret = -errno.EINTR
-        while ret == -errno.EINTR:
-            self._still(descriptor)
-            ret = await self._driver_here().run(opcode, descriptor)
+        ret = await self._run_whole(opcode, descriptor)
         if -ret in _LASTING_SYNC_ERRORS:
             self._sync_error = -ret
         raise_for(ret, self.name)
@@ -345,11 +345,21 @@ class AIOFile(ManyFile):
         if not driver.serves(opcode):
             await self._in_thread(function, descriptor, offset, *([length] if length else []))
             return
-        ret = -errno.EINTR
-        while ret == -errno.EINTR:
-            self._still(descriptor)
-            ret = await driver.run(opcode, descriptor, NO_BUFFER, length, offset)
-        raise_for(ret, self.name)
+        raise_for(await self._run_whole(opcode, descriptor, length, offset), self.name)
+
+    async def _run_whole(
+        self, opcode: int, descriptor: Descriptor, length: int = 0, offset: int = 0
+    ) -> int:
+        """Without data, and not interrupted; close() waits for it."""
+        driver = self._driver_here()
+        descriptor.holders += 1
+        try:
+            ret = -errno.EINTR
+            while ret == -errno.EINTR:
+                ret = await driver.run(opcode, descriptor, NO_BUFFER, length, offset)
+            return ret
+        finally:
+            descriptor.release()
 
     async def _in_thread(self, function: Any, descriptor: Descriptor, *args: Any) -> Any:
         try:

@@ -20,7 +20,7 @@ from uringfile._engine import BATCH, READ, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
 from uringfile._native_engine import address, pin
-from uringfile._openfile import MAX_OFFSET, OpenFile
+from uringfile._openfile import MAX_OFFSET, OpenFile, bad_offset
 
 # What counts as short.
 _SHORT = 64 * 1024
@@ -36,7 +36,7 @@ class ManyFile(OpenFile):
 
         async def read_bytes(self, size: int = -1, offset: int = 0) -> bytes: ...
         async def readinto(self, buffer: Any, offset: int = 0) -> int: ...
-        async def write_bytes(self, data: Any, offset: int = 0) -> int: ...
+        async def _write_held(self, descriptor: Descriptor, data: Any, offset: int) -> int: ...
         def as_written(self, data: Any, offset: int) -> Any: ...
 
     # ---- read_many ------------------------------------------------------------------
@@ -139,9 +139,11 @@ class ManyFile(OpenFile):
         short = self._short(pins, pairs)
         if self._inline and short:
             short = await self._readinto_cached(short, pins, pairs, results)
-        for i, n in await self._perform_short(READ, short, pins, pairs):
-            # Short: the end of the file, or to be continued. By itself it tells.
-            results[i] = n if n in (0, len(pins[i])) else self._failure(n) if n < 0 else None
+        if short:
+            descriptor = self._check(0, readable=True)
+            for i, n in await self._perform_short(READ, descriptor, short, pins, pairs):
+                # Short: the end of the file, or to be continued. By itself it tells.
+                results[i] = n if n in (0, len(pins[i])) else self._failure(n) if n < 0 else None
         rest = [i for i, n in enumerate(results) if n is None]
         _fill_in(results, rest, await _all([self.readinto(*pairs[i]) for i in rest]))
         _raise_first(results)
@@ -178,22 +180,32 @@ class ManyFile(OpenFile):
         pairs = [(self.as_written(data, offset), offset) for data, offset in requests]
         pins = [pin(data) for data, _ in pairs]
         results: list[Any] = [0] * len(pairs)
-        for i, n in await self._perform_short(WRITE, self._short(pins, pairs), pins, pairs):
-            results[i] = n if n >= 0 else self._failure(n) or 0
-        rest = [
-            i
-            for i, n in enumerate(results)
-            if not isinstance(n, OSError) and (n < len(pins[i]) or not n)
-        ]
-        calls = [self._write_rest(*pairs[i], results[i]) for i in rest]
-        _fill_in(results, rest, await _all(calls))
+        if not pairs:
+            return results
+        descriptor = self._check(0, writable=True)
+        descriptor.holders += 1  # to the end, for which close() waits
+        try:
+            short = self._short(pins, pairs)
+            for i, n in await self._perform_short(WRITE, descriptor, short, pins, pairs):
+                results[i] = n if n >= 0 else self._failure(n) or 0
+            rest = [
+                i
+                for i, n in enumerate(results)
+                if not isinstance(n, OSError) and (n < len(pins[i]) or not n)
+            ]
+            calls = [self._write_rest(descriptor, *pairs[i], results[i]) for i in rest]
+            _fill_in(results, rest, await _all(calls))
+        finally:
+            descriptor.release()
         _raise_first(results)
         return results
 
-    async def _write_rest(self, data: Any, offset: int, done: int) -> int:
+    async def _write_rest(self, descriptor: Descriptor, data: Any, offset: int, done: int) -> int:
         try:
+            if not 0 <= offset <= MAX_OFFSET:
+                raise bad_offset(offset)
             rest = memoryview(data).cast("B")[done:] if done else data
-            return done + await self.write_bytes(rest, offset + done)
+            return done + await self._write_held(descriptor, rest, offset + done)
         except OSError as error:
             error.characters_written = done + getattr(error, "characters_written", 0)  # type: ignore[attr-defined]
             raise
@@ -217,12 +229,16 @@ class ManyFile(OpenFile):
         return [i for i, place in enumerate(pins) if self._in_batch(len(place), pairs[i][1])]
 
     async def _perform_short(
-        self, opcode: int, short: list[int], pins: list[Any], pairs: list[tuple[Any, int]]
+        self,
+        opcode: int,
+        descriptor: Descriptor,
+        short: list[int],
+        pins: list[Any],
+        pairs: list[tuple[Any, int]],
     ) -> list[tuple[int, int]]:
         """Index and result of each."""
         found: list[tuple[int, int]] = []
         for group in _groups(short):
-            descriptor = self._check(0, readable=opcode == READ, writable=opcode == WRITE)
             places = [pins[i] for i in group]
             sizes, offsets = [*map(len, places)], [pairs[i][1] for i in group]
             batch = Batch(map(address, places), sizes, offsets, places)

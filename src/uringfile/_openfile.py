@@ -354,7 +354,7 @@ class OpenFile:
         if writable and not self.mode.writable:
             raise io.UnsupportedOperation("not writable")
         if not 0 <= offset <= MAX_OFFSET:
-            raise ValueError(f"offset must be from 0 to 2**63-1, not {offset}")
+            raise bad_offset(offset)
         self._driver_here()
         return descriptor
 
@@ -362,6 +362,10 @@ class OpenFile:
         """Raise if the file was closed while the caller was suspended."""
         if self._descriptor is not descriptor:
             self._open_descriptor()
+
+
+def bad_offset(offset: int) -> ValueError:
+    return ValueError(f"offset must be from 0 to 2**63-1, not {offset}")
 
 
 def _seen(task: asyncio.Task[None]) -> None:
