@@ -63,6 +63,21 @@ async def test_a_direct_write_that_needs_the_second_descriptor(tmp_path: Path, e
     assert open_fds() == before
 
 
+async def test_the_second_descriptor_of_an_unclosed_file(tmp_path: Path, engine: Any) -> None:
+    from conftest import open_fds
+
+    async def forgotten() -> None:
+        f = await AIOFile(tmp_path / "f", "wb", direct=True, engine=engine)
+        await f.write(b"odd", 1)
+
+    await (await AIOFile(tmp_path / "f", "wb", engine=engine)).close()
+    before = open_fds()
+    with pytest.warns(ResourceWarning, match="unclosed file"):
+        await forgotten()
+        gc.collect()
+    assert open_fds() == before
+
+
 async def test_a_read_does_not_go_on_after_close(
     open_on_fake: Callable[..., Any],  # noqa: F811
     fake: FakeEngine,  # noqa: F811

@@ -338,7 +338,11 @@ class OpenFile:
 
     def __del__(self) -> None:
         descriptor = getattr(self, "_descriptor", None)
-        if descriptor is None or not self._owner:
+        if descriptor is None:
+            return
+        if self._direct_io is not None:
+            self._direct_io.drop()
+        if not self._owner:
             return
         assert self._driver is not None
         self._driver.drop(descriptor)
