@@ -520,6 +520,42 @@ def test_what_does_not_stop_is_leaked_and_reported(
     assert alive() is not None
 
 
+def test_the_end_of_what_is_queued(fake: FakeEngine) -> None:
+    """What was to be closed is closed; what holds a descriptor lets go of it."""
+    loop = asyncio.new_event_loop()
+    fake.opcodes |= 1 << CLOSE
+    driver = Driver(loop, fake, None)
+    closed_in_flight, closed, left = (os.open(os.devnull, os.O_RDONLY) for _ in range(3))
+    driver.start(CLOSE, Descriptor(closed_in_flight))
+    for i in range(fake.capacity - 1):
+        driver.start(FSYNC, Descriptor(99), b"", 0, i)
+    driver.start(CLOSE, Descriptor(closed))
+    descriptor = Descriptor(left)
+    driver.start(WRITE, descriptor, b"x", 1)
+    descriptor.close_when_idle()
+    loop.run_until_complete(turns())
+    assert driver.stats().queued == 2
+    cancelled = []
+    wait = fake.wait
+
+    def perform(timeout_ms: int) -> int:
+        for operation in fake.pending():
+            cancelled.append(operation.cancel_asked)
+            if operation.opcode == CLOSE:
+                fake.perform(operation.token)
+            else:
+                fake.cancel_done(operation.token)
+        return wait(timeout_ms)
+
+    fake.wait = perform  # type: ignore[method-assign]
+    driver.close()
+    loop.close()
+    assert cancelled == [False] + (fake.capacity - 1) * [True]
+    for fd in (closed_in_flight, closed, left):
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(fd)
+
+
 def test_one_driver_for_each_loop() -> None:
     async def both() -> tuple[Driver, Driver]:
         return _loop.running_driver(), _loop.running_driver()

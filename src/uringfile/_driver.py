@@ -138,7 +138,7 @@ class Driver:
             raise
         self._thread = threading.current_thread()
         # It must not refer to self. Interpreter exit is _ending's.
-        self._finalizer = weakref.finalize(self, end_engine, engine, self._in_flight)
+        self._finalizer = weakref.finalize(self, end_engine, engine, self._in_flight, self._queue)
         self._finalizer.atexit = False
         drivers.add(self)
 
@@ -430,7 +430,7 @@ class Driver:
             leak_all(self._in_flight)
         elif self._finalizer.detach():
             # Called by name: by now weakref may have shut its finalizers down.
-            end_engine(self.engine, self._in_flight)
+            end_engine(self.engine, self._in_flight, self._queue)
 
     def forget_after_fork(self) -> None:
         """In the child: drop its copies of the parent's descriptors, and nothing else."""

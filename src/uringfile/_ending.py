@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import os
 import time
@@ -10,7 +11,7 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING
 
-from uringfile._engine import KIND, READ, Engine
+from uringfile._engine import CLOSE, KIND, READ, Engine
 from uringfile._inflight import InFlight, Operation, leak
 
 if TYPE_CHECKING:
@@ -22,10 +23,14 @@ LINGER_SECONDS = 0.5
 STUBBORN_SECONDS = 0.05
 
 
-def end_engine(engine: Engine, in_flight: InFlight) -> None:
-    """Refuse, cancel, reap until nothing is in flight; keep for ever what does not stop."""
+def end_engine(engine: Engine, in_flight: InFlight, queue: InFlight) -> None:
+    """Refuse, cancel, reap until nothing is in flight; keep for ever what does not stop.
+    What is queued never was in flight; descriptors that it should close are closed here."""
     try:
         engine.shutdown()
+        while queue:
+            _, operation = queue.popitem()
+            _settle(operation, _close_unasked(operation))
         stubborn = _cancel_all(engine, in_flight)
         start = time.monotonic()
         while in_flight:
@@ -53,6 +58,8 @@ def _cancel_all(engine: Engine, in_flight: InFlight) -> set[int]:
     """Those among them that are reads, run, and cannot be stopped."""
     stubborn = set()
     for token, operation in in_flight.items():
+        if operation.opcode & KIND == CLOSE:
+            continue  # nobody would close it then
         if engine.cancel(token) == -errno.EALREADY and operation.opcode & KIND == READ:
             stubborn.add(token)
     return stubborn
@@ -61,6 +68,13 @@ def _cancel_all(engine: Engine, in_flight: InFlight) -> set[int]:
 def leak_all(in_flight: InFlight) -> None:
     for operation in list(in_flight.values()):
         leak(operation)
+
+
+def _close_unasked(operation: Operation) -> int:
+    if operation.opcode & KIND == CLOSE:
+        with contextlib.suppress(OSError):
+            os.close(operation.descriptor.fd)
+    return -errno.ECANCELED
 
 
 def _settle(operation: Operation, result: int) -> None:
