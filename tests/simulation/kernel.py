@@ -1,0 +1,431 @@
+"""The fake engine as a kernel that does everything the contract lets it do, at random.
+
+It keeps integers and weak references, as a real engine keeps addresses: memory that the caller
+lets go of too early is gone when its operation is performed, and a descriptor that is closed too
+early is another file's, or nobody's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from fake_engine import FakeEngine
+
+from uringfile import _engine
+from uringfile._native_engine import ffi
+
+# The file position of each open file is this and a number of its own. Nothing here moves it, and
+# duplicates share it, so it tells whether a number still means the same open file.
+_MARK = 1 << 40
+
+_TRANSIENT = (-errno.EAGAIN, -errno.EBUSY, -errno.ENOMEM)
+NO_FD = -100
+
+_ALL = 0x1FF
+_POSIX = 0xF
+
+ERRORS = {
+    _engine.READ: (errno.EIO, errno.EINTR),
+    _engine.WRITE: (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EINTR, errno.EFBIG),
+    _engine.FSYNC: (errno.EIO, errno.ENOSPC, errno.EINTR, errno.EINVAL),
+    _engine.FDATASYNC: (errno.EIO, errno.EDQUOT, errno.EINTR, errno.EINVAL),
+    _engine.OPENAT: (errno.EIO, errno.EMFILE),
+    _engine.CLOSE: (errno.EIO, errno.EDQUOT),
+    _engine.STATX: (errno.EIO,),
+    _engine.FTRUNCATE: (errno.EIO, errno.EINTR),
+    _engine.FALLOCATE: (errno.ENOSPC, errno.EOPNOTSUPP, errno.EINTR),
+}
+
+_SYNCS = (_engine.FSYNC, _engine.FDATASYNC)
+
+
+@dataclass
+class Faults:
+    """How often each of them happens."""
+
+    errors: float = 0.0
+    short: float = 0.0
+    full: float = 0.0
+    flush: float = 0.0
+    hang: float = 0.0
+    at_once: float = 0.0
+    reap_max: int = 256
+
+
+@dataclass
+class FileState:
+    """What the kernel knows of an inode."""
+
+    #: Operations that ended with an error, EINTR and ECANCELED aside.
+    errors: int = 0
+    failed_syncs: int = 0
+    #: Writes that were performed, and how many of them a sync has made durable.
+    writes: int = 0
+    synced: int = 0
+    #: What a power cut leaves, where somebody looks at that.
+    durable: bytearray | None = None
+
+
+@dataclass
+class Op:
+    opcode: int
+    flags: int
+    fd: int
+    memory: Any  # a weak reference, or None
+    length: int
+    offset: int
+    token: int
+    mark: int
+    inode: int
+    lane: int = -1
+    flushed: bool = False
+    cancel_asked: bool = False
+    cancel_seen: bool = False
+    answered: int = 0  # to the cancellation
+    hangs: bool = False
+    result: int | None = None
+    name: bytes = b""
+    exported: bytearray | None = None  # the user's, which must not be resizable
+
+    @property
+    def shown(self) -> int | None:
+        """The result, if it is the same in each process."""
+        return 0 if self.opcode == _engine.OPENAT and (self.result or 0) > 0 else self.result
+
+    @property
+    def number(self) -> int:
+        return self.lane if self.lane >= 0 else self.fd
+
+
+class SimulatedEngine(FakeEngine):
+    def __init__(
+        self,
+        rng: Random,
+        faults: Faults,
+        fail: Callable[[str], Exception],
+        *,
+        posix: bool = False,
+        entries: int = 4,
+        capacity: int = 8,
+        opcodes: int = _ALL,
+    ) -> None:
+        super().__init__(entries, capacity, opcodes & _POSIX if posix else opcodes)
+        self.rng = rng
+        self.faults = faults
+        self.fail = fail
+        self.posix = posix
+        self.readable = False
+        self.ops: dict[int, Op] = {}
+        self.files: dict[int, FileState] = {}
+        self.lanes: dict[int, list[int]] = {}  # duplicates by the fd that they were made from
+        self.staged = 0
+        self.marks = 0
+        self.direct: set[int] = set()  # marks of what was opened with O_DIRECT
+        self.accepted = self.finished = 0
+        self.log: Callable[..., None] = lambda *event: None
+        #: Called when the end of the loop waits for completions.
+        self.on_waiting: Callable[[], None] = lambda: None
+        #: Buffers that calls read into, by their addresses.
+        self.exported: dict[range, bytearray] = {}
+
+    def state(self, inode: int) -> FileState:
+        found = self.files.get(inode)
+        if found is None:
+            found = self.files[inode] = FileState()
+        return found
+
+    # ---- the contract -----------------------------------------------------------------
+
+    def submit(self, opcode: int, fd: int, addr: Any, length: int, offset: int, token: int) -> int:
+        if self.destroyed:
+            raise self.fail("submit after destroy")
+        if token in self.ops:
+            raise self.fail(f"token {token} twice in flight")
+        if self.shut:
+            return -errno.ESHUTDOWN
+        kind = opcode & _engine.KIND
+        if not self.opcodes >> kind & 1:
+            return -errno.EOPNOTSUPP
+        if offset < 0 or length < 0:
+            return -errno.EINVAL
+        room = self.entries - self.staged
+        unreaped = len(self.ops) + len(self.done)
+        if room <= 0 or unreaped >= self.capacity:
+            return -errno.EAGAIN
+        if unreaped > self.staged and self.rng.random() < self.faults.full:
+            return -errno.EAGAIN
+        mark = inode = 0
+        if fd != NO_FD:
+            mark, inode = self._identify(fd, kind)
+        op = Op(kind, opcode & ~_engine.KIND, fd, None, length, offset, token, mark, inode)
+        if isinstance(addr, bytes):
+            op.name = addr
+            if kind == _engine.OPENAT:
+                op.inode = _inode(addr)
+        elif addr is not None:
+            op.memory = weakref.ref(addr)
+        if self.posix and fd != NO_FD and self.rng.random() < 0.9:
+            op.lane = self._lane(fd)
+            if self.exported and kind == _engine.READ:
+                op.exported = self._exporter(addr)
+        op.hangs = kind == _engine.READ and self.rng.random() < self.faults.hang
+        self.ops[token] = op
+        self.staged += 1
+        self.accepted += 1
+        self.log("submit", token, kind, length, offset)
+        return 0
+
+    def _identify(self, fd: int, kind: int) -> tuple[int, int]:
+        try:
+            mark = os.lseek(fd, 0, os.SEEK_CUR)
+            if mark < _MARK:
+                mark = self.mark(fd)
+            return mark, os.fstat(fd).st_ino
+        except OSError as error:
+            raise self.fail(f"{_engine.OPCODE_NAMES[kind]} of a closed descriptor") from error
+
+    def _exporter(self, addr: Any) -> bytearray | None:
+        address = int(ffi.cast("uintptr_t", addr))
+        for addresses, buffer in self.exported.items():
+            if address in addresses:
+                return buffer
+        return None
+
+    def mark(self, fd: int) -> int:
+        self.marks += 1
+        os.lseek(fd, _MARK + self.marks, os.SEEK_SET)
+        return _MARK + self.marks
+
+    def open(self, path: str | bytes, flags: int, permissions: int = 0o666) -> int:
+        """open(2), on file systems that have no O_DIRECT, too."""
+        fd = os.open(path, flags & ~os.O_DIRECT, permissions)
+        mark = self.mark(fd)
+        if flags & os.O_DIRECT:
+            self.direct.add(mark)
+        return fd
+
+    def _lane(self, fd: int) -> int:
+        lanes = self.lanes.setdefault(fd, [])
+        if len(lanes) < 2:
+            lanes.append(os.dup(fd))
+        return self.rng.choice(lanes)
+
+    def flush(self) -> int:
+        if self.destroyed:
+            raise self.fail("flush after destroy")
+        self.flushes += 1
+        faults = self.faults
+        if faults.flush and self.rng.random() < faults.flush:
+            return self.rng.choice(_TRANSIENT)
+        fresh = [op for op in self.ops.values() if not op.flushed]
+        self.staged = 0
+        for op in self.ops.values():
+            op.cancel_seen = op.cancel_asked
+        for op in fresh:
+            op.flushed = True
+            self.check(op)
+            if not op.hangs and self.rng.random() < faults.at_once:
+                self.perform(op)
+                self.finish(op, announce=False)
+        return len(self.done)
+
+    def reap(self, drain: bool) -> list[int]:
+        if self.destroyed:
+            raise self.fail("reap after destroy")
+        if drain:
+            self.readable = False
+        most = self.faults.reap_max
+        done, self.done = self.done[:most], self.done[most:]
+        if self.done:
+            self.readable = True
+        self.finished += len(done)
+        return [number for pair in done for number in pair]
+
+    def cancel(self, token: int) -> int:
+        if self.destroyed:
+            raise self.fail("cancel after destroy")
+        op = self.ops.get(token)
+        if op is None:
+            return -errno.ENOENT if self.posix else 0
+        if self.faults.full and self.rng.random() < self.faults.full:
+            return -errno.EAGAIN
+        if op.result is not None or self.posix:
+            op.answered = self._refusal(op)
+        else:
+            op.cancel_asked = True
+        self.log("cancel", token, op.answered)
+        return op.answered
+
+    def _refusal(self, op: Op) -> int:
+        if not self.posix:
+            return 0  # io_uring learns it later, and says nothing
+        if op.result is None and (not op.flushed or self.rng.random() < 0.5):
+            op.cancel_asked = True
+            return 0
+        return -errno.EBUSY if op.lane < 0 else -errno.EALREADY
+
+    def forget_fd(self, fd: int) -> list[int]:
+        lanes = self.lanes.pop(fd, [])
+        busy = {op.lane for op in self.ops.values()}
+        for lane in lanes:
+            if lane in busy:
+                self.lanes.setdefault(-1, []).append(lane)
+        return [lane for lane in lanes if lane not in busy]
+
+    def wait(self, timeout_ms: int) -> int:
+        self.on_waiting()
+        return self.readable
+
+    def destroy(self) -> None:
+        for lanes in self.lanes.values():
+            for lane in lanes:
+                os.close(lane)
+        self.lanes.clear()
+        super().destroy()
+
+    # ---- what the kernel does -----------------------------------------------------------
+
+    def check(self, op: Op) -> None:
+        """What belongs to the engine until the completion is reaped is still there."""
+        if op.fd != NO_FD:
+            try:
+                mark = os.lseek(op.number, 0, os.SEEK_CUR)
+            except OSError:
+                mark = -1
+            if mark != op.mark:
+                what = "was closed" if mark < 0 else "is another file"
+                raise self.fail(f"the descriptor of {op} {what}")
+        if op.memory is not None and op.memory() is None:
+            raise self.fail(f"the memory of {op} was released")
+        if op.exported is not None:
+            try:
+                op.exported.append(0)
+            except BufferError:
+                return
+            raise self.fail(f"the buffer of {op} can be resized")
+
+    def pending_ops(self) -> list[Op]:
+        return [op for op in self.ops.values() if op.flushed and not op.hangs]
+
+    def perform(self, op: Op) -> None:
+        """Do it; its completion comes when ``finish`` is called."""
+        self.check(op)
+        if op.cancel_seen and self.rng.random() < 0.7:
+            op.result = -errno.ECANCELED if self.rng.random() < 0.9 else -errno.EINTR
+            if op.flags & _engine.BATCH:
+                for part in self._parts(op):
+                    part.result = op.result
+                op.result = 0
+            return
+        if op.flags & _engine.BATCH:
+            for part in self._parts(op):
+                if op.cancel_seen and self.rng.random() < 0.5:
+                    part.result = -errno.ECANCELED
+                else:
+                    part.result = self._move(op, part.addr, part.len, part.offset)
+            op.result = 0
+        else:
+            address = None if op.memory is None else op.memory()
+            op.result = self._move(op, address, op.length, op.offset)
+        self.log("perform", op.token, op.shown)
+
+    def _parts(self, op: Op) -> Any:
+        return ffi.cast(f"uf_part (*)[{op.length}]", op.memory())[0]
+
+    def _move(self, op: Op, address: Any, length: int, offset: int) -> int:
+        """One system call, or less of it than was asked for."""
+        rng, faults = self.rng, self.faults
+        file = self.state(op.inode)
+        error = 0
+        if faults.errors and rng.random() < faults.errors:
+            error = rng.choice(ERRORS[op.opcode])
+            if error not in (errno.EINTR,):
+                file.errors += 1
+                file.failed_syncs += op.opcode in _SYNCS
+            if op.opcode == _engine.CLOSE:
+                os.close(op.fd)
+            if op.opcode != _engine.WRITE or error == errno.EINTR or rng.random() < 0.7:
+                return -error
+        if (
+            op.opcode in (_engine.READ, _engine.WRITE)
+            and length > 1
+            and (error or (faults.short and rng.random() < faults.short))
+        ):
+            length = self._less(op, length)
+        try:
+            result = self._call(op, file, address, length, offset)
+        except OSError as refusal:
+            file.errors += 1
+            return -(refusal.errno or errno.EIO)
+        return -error if error else result
+
+    def _less(self, op: Op, length: int) -> int:
+        """What O_DIRECT moves are whole blocks; a read of it falls short at the end only."""
+        if op.mark not in self.direct:
+            return self.rng.randrange(1, length)
+        return length if op.opcode == _engine.READ else 512 * self.rng.randrange(1, length // 512)
+
+    def _call(self, op: Op, file: FileState, address: Any, length: int, offset: int) -> int:
+        opcode, fd = op.opcode, op.number
+        if opcode == _engine.READ:
+            data = os.pread(fd, length, offset)
+            ffi.memmove(address, data, len(data))
+            return len(data)
+        if opcode == _engine.WRITE:
+            file.writes += 1
+            data = bytes(ffi.buffer(address, length))
+            return os.pwrite(fd, data, offset)
+        if opcode in _SYNCS:
+            file.synced = file.writes
+            if file.durable is not None:
+                file.durable[:] = os.pread(fd, 1 << 30, 0)
+        elif opcode == _engine.OPENAT:
+            return self.open(op.name.rstrip(b"\0"), op.offset, op.length)
+        elif opcode == _engine.CLOSE:
+            os.close(fd)
+        elif opcode == _engine.STATX:
+            _fill_statx(address, os.fstat(fd))
+        elif opcode == _engine.FTRUNCATE:
+            os.ftruncate(fd, offset)
+        else:
+            os.posix_fallocate(fd, offset, length)
+        return 0
+
+    def finish(self, op: Op, *, announce: bool = True) -> None:
+        assert op.result is not None
+        if op.opcode != _engine.CLOSE:
+            self.check(op)
+        del self.ops[op.token]
+        self.done.append((op.token, op.result))
+        if announce:
+            self.readable = True
+        forgotten = self.lanes.get(-1, [])
+        if op.lane in forgotten and all(other.lane != op.lane for other in self.ops.values()):
+            forgotten.remove(op.lane)
+            os.close(op.lane)
+
+
+def _inode(path: bytes) -> int:
+    try:
+        return os.stat(path.rstrip(b"\0")).st_ino
+    except OSError:
+        return 0
+
+
+_STATX = struct.Struct("=4xI8xIIIHxxQQQ8x" + "qIxxxx" * 4 + "IIII")
+
+
+def _fill_statx(address: Any, status: os.stat_result) -> None:
+    device = os.major(status.st_dev), os.minor(status.st_dev)
+    mode = stat.S_IFREG | stat.S_IMODE(status.st_mode)
+    numbers = (status.st_blksize, status.st_nlink, status.st_uid, status.st_gid, mode)
+    sizes = status.st_ino, status.st_size, status.st_blocks
+    ffi.memmove(address, _STATX.pack(*numbers, *sizes, *(0,) * 8, 0, 0, *device), _STATX.size)

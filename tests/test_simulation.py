@@ -1,0 +1,141 @@
+"""The seeded simulation, for some seconds, and that it would find what it looks for."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import check
+from simulate import LIFE, replay_command, simulate, world
+from simulation.kernel import SimulatedEngine
+
+from uringfile import _driver, _file
+from uringfile._driver import Driver
+from uringfile._fd import Descriptor
+from uringfile._gather import GatheredWrites
+from uringfile._openfile import OpenFile
+
+STEPS = int(os.environ.get("URINGFILE_SIMULATION_STEPS", "15000"))
+
+
+@pytest.mark.parametrize("seed", [1, 20_000, 300_000, None])
+def test_no_promise_is_broken(seed: int | None) -> None:
+    if seed is None:
+        seed = random.SystemRandom().randrange(10**9)
+    _, failed = simulate(seed, STEPS)
+    assert failed is None, f"{failed.failure}; replay: {replay_command(failed, None)}"
+
+
+HASHES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from simulate import world
+for seed in range(5):
+    one = world(seed)
+    one.run()
+    print(one.hash, one.steps)
+"""
+
+
+def test_a_seed_replays_exactly() -> None:
+    tests = os.path.dirname(__file__)
+    here = []
+    for seed in range(5):
+        one = world(seed)
+        one.run()
+        here.append(f"{one.hash} {one.steps}\n")
+    assert len(set(here)) == 5
+    for hash_seed in ("1", "2"):
+        assert check(HASHES, tests, PYTHONHASHSEED=hash_seed) == "".join(here)
+
+
+# ---- what it would find ---
+
+
+def forget_memory(patch: pytest.MonkeyPatch) -> None:
+    """The in-flight table no longer keeps the buffer."""
+    offer = Driver._offer
+
+    def forgetful(self: Driver, operation: Any) -> bool:
+        accepted = offer(self, operation)
+        operation.request = (*operation.request[:2], None, *operation.request[3:])
+        return accepted
+
+    patch.setattr(Driver, "_offer", forgetful)
+
+
+def close_at_once(patch: pytest.MonkeyPatch) -> None:
+    """close() waits for nobody who holds the descriptor."""
+
+    async def do_not_wait(self: OpenFile, driver: Driver, descriptor: Descriptor) -> bool:
+        return True
+
+    patch.setattr(OpenFile, "_wait_until_idle", do_not_wait)
+
+
+def let_go_when_cancelled(patch: pytest.MonkeyPatch) -> None:
+    """A cancelled operation gives the descriptor back before the kernel has."""
+
+    def cancel(self: Driver, operation: Any) -> None:
+        real(self, operation)
+        if operation.token in self._in_flight and operation.holds.fd >= 0:
+            operation.holds.release()
+            operation.holds = Descriptor(-1)
+            operation.holds.holders = 1
+
+    real = Driver.cancel
+    patch.setattr(Driver, "cancel", cancel)
+
+
+def forget_sync_errors(patch: pytest.MonkeyPatch) -> None:
+    """A failed fsync is told once, and the next one succeeds."""
+    patch.setattr(_file, "_LASTING_SYNC_ERRORS", ())
+
+
+def complete_twice(patch: pytest.MonkeyPatch) -> None:
+    """The engine gives a completion twice."""
+    reap = SimulatedEngine.reap
+    patch.setattr(SimulatedEngine, "reap", lambda self, drain: 2 * reap(self, drain))
+
+
+def trust_gathered_writes(patch: pytest.MonkeyPatch) -> None:
+    """What of a gathered write did not land is not written again."""
+
+    def done(self: GatheredWrites, batch: Any, parts: Any, future: Any) -> None:
+        for writes in parts:
+            for _, data, waiter in writes:
+                if not waiter.done():
+                    waiter.set_result(len(data))
+        self.came()
+
+    patch.setattr(GatheredWrites, "_done", done)
+
+
+def lose_a_flush(patch: pytest.MonkeyPatch) -> None:
+    """A flush that is refused is not tried again."""
+    patch.setattr(_driver, "_TRANSIENT", ())
+
+
+@pytest.mark.parametrize(
+    ("mutation", "found"),
+    [
+        (forget_memory, "memory of .* was released"),
+        (close_at_once, "was closed|is another file|has not waited"),
+        (let_go_when_cancelled, "was closed|is another file|has not waited"),
+        (forget_sync_errors, "succeeds after one failed"),
+        (complete_twice, "KeyError"),
+        (trust_gathered_writes, "byte .* of a read|the size is|bytes at"),
+        (lose_a_flush, "nothing is left that could happen|it does not end"),
+    ],
+)
+def test_that_it_would_notice(
+    mutation: Callable[[pytest.MonkeyPatch], None], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutation(monkeypatch)
+    _, failed = simulate(0, 50 * LIFE)
+    assert failed is not None, "not noticed"
+    with pytest.raises(type(failed.failure), match=found):
+        raise failed.failure  # type: ignore[misc]
