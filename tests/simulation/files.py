@@ -7,7 +7,6 @@ import errno
 import os
 from typing import Any
 
-from simulation.kernel import NO_FD
 from simulation.model import FileModel
 from simulation.world import Actor, World
 from uringfile import AIOFile, ClosedFileError
@@ -91,13 +90,11 @@ class FileUser(Actor):
         return not self.model.changes
 
     def _nothing_in_flight(self) -> bool:
-        engine, driver = self.world.engine, self.world.driver
-        tokens = [token for token, _ in engine.done]
-        operations = [*driver._queue.values(), *(driver._in_flight[token] for token in tokens)]
-        fd = None if self.file is None or self.file.closed else self.file.fileno()
+        engine = self.world.engine
         return (
             all(op.inode != self.inode for op in engine.ops.values())
-            and all(operation.request[1] not in (fd, NO_FD) for operation in operations)
+            and not engine.done
+            and not self.world.driver._queue
             and not self.world.loop.jobs
         )
 

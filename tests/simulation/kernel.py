@@ -57,6 +57,7 @@ class Faults:
     flush: float = 0.0
     hang: float = 0.0
     at_once: float = 0.0
+    cached: float = 0.0
     reap_max: int = 256
 
 
@@ -290,6 +291,34 @@ class SimulatedEngine(FakeEngine):
                 os.close(lane)
         self.lanes.clear()
         super().destroy()
+
+    def read_nowait(self, fd: int, addr: Any, length: int, offset: int) -> int:
+        if self.rng.random() >= self.faults.cached:
+            return -errno.EAGAIN
+        if length > 1 and self.rng.random() < 0.2:
+            length = self.rng.randrange(1, length)  # the rest is not in the page cache
+        data = os.pread(fd, length, offset)
+        ffi.memmove(addr, data, len(data))
+        return len(data)
+
+    def read_many_nowait(
+        self, fd: int, memory: Any, room: int, sizes: Any, offsets: Any, n: int
+    ) -> int:
+        done = 0
+        for i in range(n):
+            size = sizes[i]
+            if (
+                not 0 < size <= room - done
+                or offsets[i] < 0
+                or self.rng.random() >= self.faults.cached
+            ):
+                return i
+            data = os.pread(fd, size, offsets[i])
+            if len(data) < size:
+                return i
+            ffi.memmove(memory + done, data, size)
+            done += size
+        return n
 
     # ---- what the kernel does -----------------------------------------------------------
 

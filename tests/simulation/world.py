@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import shutil
@@ -38,7 +37,6 @@ from uringfile._driver import Driver
 from uringfile._engine import CLOSE
 from uringfile._fd import Descriptor
 from uringfile._inflight import Operation
-from uringfile._native_engine import ffi
 from uringfile._open import in_thread
 
 # Steps in which what is under way must have ended when nothing new is called.
@@ -119,7 +117,6 @@ class World:
         self.kernel_rate = rng.choice([0.3, 0.5, 0.7])
         self.most_calls = rng.choice([2, 6, 16, 40])
         self.cancel_rate = rng.choice([0.0, 0.01, 0.1])
-        self.cached = rng.choice([0.0, 0.3, 0.9])
         self.local_rate = rng.choice([0.0, 0.5, 1.0, 1.0])
         self.faults = Faults(
             errors=rng.choice([0.0, 0.0, 0.01, 0.1]),
@@ -127,6 +124,7 @@ class World:
             full=rng.choice([0.0, 0.0, 0.1]),
             flush=rng.choice([0.0, 0.0, 0.1]),
             hang=rng.choice([0.0, 0.0, 0.02]),
+            cached=rng.choice([0.0, 0.3, 0.9]),
             at_once=rng.choice([0.0, 0.1, 0.7]),
             reap_max=rng.choice([1, 2, 256]),
         )
@@ -419,9 +417,7 @@ class World:
             (_openfile, "open_cached", self._open_cached),
             (_openfile, "is_local", self._is_local),
             (_logfile, "is_local", self._is_local),
-            (_file, "read_nowait", self._read_nowait),
-            (_manyfile, "read_nowait", self._read_nowait),
-            (_batch, "read_many_nowait", self._read_many_nowait),
+            (_batch, "read_many_nowait", self.engine.read_many_nowait),
             # Smaller, so that a short simulation gets to see both sides of them.
             (_driver, "TURN_BUDGET", rng.choice([2, 16, 256])),
             (_file, "_INLINE_PIECE", rng.choice([64, 1 << 20])),
@@ -456,30 +452,6 @@ class World:
             return local
         found: bool = await in_thread(driver, descriptor, lambda fd: local, descriptor.fd)
         return found
-
-    def _read_nowait(self, fd: int, addr: Any, length: int, offset: int) -> int:
-        if self.rng.random() >= self.cached:
-            return -errno.EAGAIN
-        if length > 1 and self.rng.random() < 0.2:
-            length = self.rng.randrange(1, length)  # the rest is not in the page cache
-        data = os.pread(fd, length, offset)
-        ffi.memmove(addr, data, len(data))
-        return len(data)
-
-    def _read_many_nowait(
-        self, fd: int, memory: Any, room: int, sizes: Any, offsets: Any, n: int
-    ) -> int:
-        done = 0
-        for i in range(n):
-            size = sizes[i]
-            if not 0 < size <= room - done or offsets[i] < 0 or self.rng.random() >= self.cached:
-                return i
-            data = os.pread(fd, size, offsets[i])
-            if len(data) < size:
-                return i
-            ffi.memmove(memory + done, data, size)
-            done += size
-        return n
 
 
 def _open_fds() -> set[str]:
