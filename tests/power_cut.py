@@ -176,10 +176,13 @@ def cut(base: bytes, journal: list[Any], at: int, how: str, rng: random.Random) 
 
 def check(image: bytes, run: Run, checker: list[str], expected: int, work: Path) -> str | None:
     """What the checker finds wrong after the power is back."""
-    path = work / "cut.img"
-    path.write_bytes(image)
+    # A file of its own for each: mount takes a loop device that is still there for that file,
+    # and it may have the blocks of the one before in its cache.
+    fd, path = tempfile.mkstemp(dir=work, prefix="cut.")
+    with open(fd, "wb") as file:
+        file.write(image)
     try:
-        call("mount", "-t", run.filesystem, "-o", "loop", str(path), str(run.mount))
+        call("mount", "-t", run.filesystem, "-o", "loop", path, str(run.mount))
     except subprocess.CalledProcessError as error:
         return f"cannot be mounted: {error.stderr}"
     try:
@@ -188,6 +191,7 @@ def check(image: bytes, run: Run, checker: list[str], expected: int, work: Path)
         )
     finally:
         unmount(run.mount)
+        os.unlink(path)
     return done.stdout + done.stderr if done.returncode else None
 
 
