@@ -19,6 +19,7 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 from uringfile._batch import CachedReads
@@ -96,7 +97,7 @@ else:
 
     def runs_here(driver: Driver) -> bool:
         # Before Python 3.12 get_running_loop() makes a system call (getpid) each time.
-        return threading.get_ident() == driver.thread_id and driver.loop.is_running()
+        return get_ident() == driver.thread_id and driver.loop.is_running()
 
 
 class Driver:
