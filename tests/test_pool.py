@@ -407,3 +407,40 @@ async def main():
 asyncio.run(main())
 """
     check(code)
+
+
+async def test_an_error_does_not_keep_a_buffer(tmp_path: Path, engine: Any) -> None:
+    """Who waits for a buffer gets it, though the errors of others are kept, tracebacks and all."""
+    (tmp_path / "f").write_bytes(bytes(4 * PAGE))
+    pool = BufferPool(PAGE, 2)
+
+    async with AIOFile(tmp_path / "f", "rb+", direct=True, engine=engine) as f:
+        fd = f._open_descriptor().fd
+
+        async def one(what: str) -> None:
+            async with pool.buffer() as buffer:
+                if what == "read":
+                    await f.readinto(buffer, 0)
+                elif what == "write":
+                    await f.write(buffer, 0)
+                elif what == "read many":
+                    await f.readinto_many([(buffer[:100], 0), (buffer[200:], 0)])
+                else:
+                    await f.write_many([(buffer, 0)])
+
+        # What works on neither: a descriptor that was opened by its path alone.
+        path_only = os.open(tmp_path / "f", os.O_PATH)
+        kept = os.dup(fd)
+        os.dup2(path_only, fd)
+        for lane in f._driver_here().engine.forget_fd(fd):
+            os.close(lane)
+        calls = [one(what) for what in ("read", "write", "read many", "write many", "read")]
+        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+        os.dup2(kept, fd)
+        for lane in f._driver_here().engine.forget_fd(fd):
+            os.close(lane)
+        os.close(path_only)
+        os.close(kept)
+    assert [type(result) for result in results] == [OSError] * 5, results
+    assert {getattr(result, "errno", 0) for result in results} == {errno.EBADF}
+    assert pool.free == 2

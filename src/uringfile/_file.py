@@ -207,8 +207,11 @@ class AIOFile(ManyFile):
             if self._direct_io is not None:
                 return await self._direct_io.readinto(pinned, size, offset)
             return await self._fill(descriptor, pinned, size, offset)
+        except BaseException as error:
+            raise error.with_traceback(None)  # noqa: B904  # the same one
         finally:
             descriptor.release()
+            del buffer, pinned  # who keeps the exception must not keep the memory
 
     # ---- writing ------------------------------------------------------------------
 
@@ -222,7 +225,9 @@ class AIOFile(ManyFile):
         at all. Also raises ``io.UnsupportedOperation`` and ``UnicodeEncodeError``.
         """
         data = self.as_written(data, offset)
-        return await self._write_held(self._check(offset, writable=True), data, offset)
+        writing = self._write_held(self._check(offset, writable=True), data, offset)
+        del data  # as in readinto()
+        return await writing
 
     def as_written(self, data: Any, offset: int) -> Any:
         """``data`` as the bytes that ``write`` writes. Raises as that does."""
@@ -236,11 +241,14 @@ class AIOFile(ManyFile):
 
     async def write_bytes(self, data: Any, offset: int = 0) -> int:
         """As ``write``, with a buffer in any mode."""
-        return await self._write_held(self._check(offset, writable=True), data, offset)
+        writing = self._write_held(self._check(offset, writable=True), data, offset)
+        del data  # as in readinto()
+        return await writing
 
     async def _write_held(self, descriptor: Descriptor, data: Any, offset: int) -> int:
         """It goes on to its end when the file is closed meanwhile: close() waits for it."""
         gathered = self._gathered
+        pinned: Any = None
         done = 0
         descriptor.holders += 1
         try:
@@ -253,12 +261,13 @@ class AIOFile(ManyFile):
                 return await self._stream_io.write(pinned)
             while done < len(pinned):
                 done += await self._write_some(descriptor, pinned, done, offset + done)
-        except OSError as error:
-            if self._stream_io is None:
+        except BaseException as error:
+            if isinstance(error, OSError) and self._stream_io is None:
                 error.characters_written = done  # type: ignore[attr-defined]
-            raise
+            raise error.with_traceback(None)  # noqa: B904  # the same one
         finally:
             descriptor.release()
+            del data, pinned  # as in readinto()
         return done
 
     async def _write_some(

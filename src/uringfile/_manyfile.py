@@ -146,6 +146,7 @@ class ManyFile(OpenFile):
                 results[i] = n if n in (0, len(pins[i])) else self._failure(n) if n < 0 else None
         rest = [i for i, n in enumerate(results) if n is None]
         _fill_in(results, rest, await _all([self.readinto(*pairs[i]) for i in rest]))
+        del requests, pairs, pins  # who keeps the exception must not keep the memory
         _raise_first(results)
         return results
 
@@ -197,17 +198,19 @@ class ManyFile(OpenFile):
             _fill_in(results, rest, await _all(calls))
         finally:
             descriptor.release()
+        del requests, pairs, pins, calls  # as in readinto_many()
         _raise_first(results)
         return results
 
     async def _write_rest(self, descriptor: Descriptor, data: Any, offset: int, done: int) -> int:
+        rest = memoryview(data).cast("B")[done:] if done else data
         try:
             if not 0 <= offset <= MAX_OFFSET:
                 raise bad_offset(offset)
-            rest = memoryview(data).cast("B")[done:] if done else data
             return done + await self._write_held(descriptor, rest, offset + done)
         except OSError as error:
             error.characters_written = done + getattr(error, "characters_written", 0)  # type: ignore[attr-defined]
+            del data, rest
             raise
 
     # ---- short ones -----------------------------------------------------------------
