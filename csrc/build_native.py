@@ -14,16 +14,28 @@ LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 CFLAGS = ["-std=c11", "-Wall", "-Wextra", "-fvisibility=hidden"]
 
-ffibuilder = FFI()
-ffibuilder.cdef((HERE / "engine_api.h").read_text())
-ffibuilder.set_source(
-    "uringfile._native",
-    '#include "engine.h"',
-    # Relative to setup.py: setuptools wants it so, and the sdist is built from it.
-    sources=[f"csrc/{path.name}" for path in sorted(HERE.glob("*.c"))],
-    depends=[f"csrc/{path.name}" for path in sorted(HERE.glob("*.h"))],
-    include_dirs=[os.path.relpath(HERE)],
-    extra_compile_args=CFLAGS,
-    libraries=["rt", "pthread"],
-    py_limited_api=LIMITED_API,
-)
+
+def builder(root=None, headers=("engine_api.h",), cflags=()):
+    """The tests add fault_api.h and -DUF_FAULTS, or the flags of a sanitizer.
+
+    Sources are relative to setup.py: setuptools wants it so, and the sdist is built from it;
+    or they are below ``root``.
+    """
+    csrc = Path(root or "") / "csrc"
+    ffi = FFI()
+    ffi.cdef("".join((HERE / header).read_text() for header in headers))
+    ffi.set_source(
+        "uringfile._native",
+        '#include "engine.h"',
+        sources=[str(csrc / path.name) for path in sorted(HERE.glob("*.c"))],
+        depends=[str(csrc / path.name) for path in sorted(HERE.glob("*.h"))],
+        include_dirs=[str(csrc) if root else os.path.relpath(HERE)],
+        extra_compile_args=[*CFLAGS, *cflags],
+        extra_link_args=[flag for flag in cflags if flag.startswith("-fsanitize")],
+        libraries=["rt", "pthread"],
+        py_limited_api=LIMITED_API,
+    )
+    return ffi
+
+
+ffibuilder = builder()

@@ -4,7 +4,6 @@
 
 #include <poll.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -36,6 +35,14 @@ static const struct uf_engine_ops *ops_of(int kind)
 	}
 }
 
+int uf_eventfd_open(int flags)
+{
+	int fault = (int)uf_fault(UF_FAULT_EVENTFD);
+	int fd = fault ? fault : eventfd(0, EFD_CLOEXEC | flags);
+
+	return fd < 0 && !fault ? -errno : fd;
+}
+
 int uf_open(int kind, unsigned entries, unsigned sqpoll_ms, uf_engine **out, const char **step)
 {
 	const struct uf_engine_ops *ops = ops_of(kind);
@@ -50,22 +57,22 @@ int uf_open(int kind, unsigned entries, unsigned sqpoll_ms, uf_engine **out, con
 	if (atfork_error)
 		return -atfork_error;
 	*step = "malloc";
-	engine = calloc(1, ops->size);
+	engine = uf_calloc(1, ops->size);
 	if (!engine)
 		return -ENOMEM;
 	engine->ops = ops;
 	engine->forks = uf_forks;
 	*step = "eventfd";
-	engine->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	engine->eventfd = uf_eventfd_open(EFD_NONBLOCK);
 	if (engine->eventfd < 0) {
-		ret = -errno;
-		free(engine);
+		ret = engine->eventfd;
+		uf_free(engine);
 		return ret;
 	}
 	ret = ops->open(engine, entries, sqpoll_ms, step);
 	if (ret) {
 		close(engine->eventfd);
-		free(engine);
+		uf_free(engine);
 		return ret;
 	}
 	*out = engine;
@@ -99,14 +106,18 @@ static int refused(const uf_engine *engine)
 
 int uf_offer(uf_engine *engine, struct uf_op *op)
 {
+	int64_t fault;
 	int ret;
 
 	if ((op->opcode == UF_READ || op->opcode == UF_WRITE) && op->len > UF_MAX_TRANSFER)
 		op->len = UF_MAX_TRANSFER;
+	fault = uf_fault_offered(op);
 	ret = engine->ops->submit(engine, op);
-	if (!ret)
-		engine->in_flight++;
-	return ret;
+	if (ret)
+		return ret;
+	uf_fault_accepted(engine, op, fault);
+	engine->in_flight++;
+	return 0;
 }
 
 int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len,
@@ -163,6 +174,7 @@ int uf_reap(uf_engine *engine, uf_completion *out, int max, int drain)
 	n = engine->ops->reap(engine, out, max);
 	if (n < 0)
 		return n;
+	n = uf_fault_completions(engine, out, n, max);
 	engine->in_flight -= (unsigned)n;
 	n = uf_batch_settle(engine, out, n, max);
 	/* There is room again for the rest of a batch, which may complete at once. */
@@ -230,9 +242,15 @@ void uf_signal(const uf_engine *engine)
 
 int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset)
 {
+	int64_t fault = uf_fault(UF_FAULT_NOWAIT);
 	struct iovec iov = { .iov_base = addr, .iov_len = len };
-	ssize_t ret = preadv2(fd, &iov, 1, offset, RWF_NOWAIT);
+	ssize_t ret;
 
+	if (fault < 0)
+		return fault;
+	if (fault && (uint64_t)fault < len)
+		iov.iov_len = (size_t)fault;
+	ret = preadv2(fd, &iov, 1, offset, RWF_NOWAIT);
 	return ret < 0 ? -errno : ret;
 }
 

@@ -12,6 +12,7 @@
 
 #include "engine_api.h"
 #include "batch.h"
+#include "fault_ops.h"
 
 /* read(2), write(2): the most that one call moves (MAX_RW_COUNT). */
 #define UF_MAX_TRANSFER 0x7ffff000u
@@ -52,6 +53,9 @@ struct uf_engine {
 	unsigned opcodes;
 	int shut;
 	struct uf_batches batches;
+#ifdef UF_FAULTS
+	struct uf_faults faults;
+#endif
 };
 
 /* Counts the forks behind this process, so that an engine knows without a
@@ -63,6 +67,9 @@ extern const struct uf_engine_ops uf_posix_aio_ops;
 
 /* Give one operation to the engine, which must have room for it. */
 int uf_offer(uf_engine *engine, struct uf_op *op);
+
+/* eventfd(2): a descriptor or -errno. */
+int uf_eventfd_open(int flags);
 
 /* Make the eventfd readable. It cannot fail: the counter never gets near its
  * limit, and the descriptor is ours. */

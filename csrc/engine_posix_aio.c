@@ -15,7 +15,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -42,8 +41,10 @@ void uf_posix_end(struct posix_aio_engine *engine, struct request *request, int6
 int uf_posix_spawn(pthread_t *thread, void *(*run)(void *), void *arg)
 {
 	sigset_t all, old;
-	int ret;
+	int ret = (int)uf_fault(UF_FAULT_THREAD);
 
+	if (ret)
+		return ret;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = pthread_create(thread, NULL, run, arg);
@@ -53,8 +54,10 @@ int uf_posix_spawn(pthread_t *thread, void *(*run)(void *), void *arg)
 
 static int start(struct request *request)
 {
-	int ret;
+	int ret = (int)uf_fault(UF_FAULT_AIO);
 
+	if (ret)
+		return ret;
 	if (request->engine->thread_each)
 		return uf_start_in_thread(request);
 	switch (request->opcode) {
@@ -264,7 +267,7 @@ static void posix_aio_destroy(uf_engine *base, int forked)
 		uf_lanes_close_all(&engine->lanes);
 		if (!engine->thread_each)
 			close(engine->wake_fd);
-		free(engine);
+		uf_free(engine);
 		return;
 	}
 	pthread_mutex_lock(&engine->lock);
@@ -277,7 +280,7 @@ static void posix_aio_destroy(uf_engine *base, int forked)
 	uf_lanes_close_all(&engine->lanes);
 	pthread_cond_destroy(&engine->work);
 	pthread_mutex_destroy(&engine->lock);
-	free(engine);
+	uf_free(engine);
 }
 
 const struct uf_engine_ops uf_posix_aio_ops = {

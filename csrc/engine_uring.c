@@ -4,7 +4,6 @@
 #include "ring.h"
 
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 
@@ -88,7 +87,7 @@ static int open_ring(struct uf_ring *ring, unsigned entries, unsigned sqpoll_ms,
 static int probe(struct uring_engine *engine)
 {
 	const unsigned n = 256;
-	struct io_uring_probe *p = calloc(1, sizeof(*p) + n * sizeof(p->ops[0]));
+	struct io_uring_probe *p = uf_calloc(1, sizeof(*p) + n * sizeof(p->ops[0]));
 	int ret;
 
 	if (!p)
@@ -97,7 +96,7 @@ static int probe(struct uring_engine *engine)
 	for (int i = 0; !ret && i < UF_OPCODES; i++)
 		if (p->ops[sqe_opcode[i]].flags & IO_URING_OP_SUPPORTED)
 			engine->base.opcodes |= 1u << i;
-	free(p);
+	uf_free(p);
 	if (ret)
 		return ret;
 	return engine->base.opcodes & (1u << UF_READ) ? 0 : -EOPNOTSUPP;
@@ -156,7 +155,7 @@ static int uring_open(uf_engine *base, unsigned entries, unsigned sqpoll_ms, con
 		goto fail;
 	*step = "malloc";
 	ret = -ENOMEM;
-	engine->failed = calloc(ring->entries, sizeof(*engine->failed));
+	engine->failed = uf_calloc(ring->entries, sizeof(*engine->failed));
 	if (!engine->failed)
 		goto fail;
 	/* Linux 5.15; without it the kernel's own limit holds. */
@@ -360,8 +359,8 @@ static void uring_destroy(uf_engine *base, int forked)
 	struct uring_engine *engine = of(base);
 
 	uf_ring_close(&engine->ring, forked);
-	free(engine->failed);
-	free(engine);
+	uf_free(engine->failed);
+	uf_free(engine);
 }
 
 const struct uf_engine_ops uf_uring_ops = {

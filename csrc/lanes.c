@@ -8,16 +8,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 static int add_lane(struct uf_lanes *lanes)
 {
-	int fd = fcntl(lanes->fd, F_DUPFD_CLOEXEC, 0);
+	int fault = (int)uf_fault(UF_FAULT_DUP);
+	int fd = fault ? fault : fcntl(lanes->fd, F_DUPFD_CLOEXEC, 0);
 
 	if (fd < 0)
-		return -errno;
+		return fault ? fault : -errno;
 	lanes->lane[lanes->count++].fd = fd;
 	return 0;
 }
@@ -45,12 +45,12 @@ static void unlink_and_free(struct uf_lanes **all, struct uf_lanes *lanes)
 	for (unsigned i = 0; i < lanes->count; i++)
 		if (!lanes->lane[i].borrowed)
 			close(lanes->lane[i].fd);
-	free(lanes);
+	uf_free(lanes);
 }
 
 static int create(struct uf_lanes **all, int fd, struct uf_lanes **out)
 {
-	struct uf_lanes *lanes = calloc(1, sizeof(*lanes));
+	struct uf_lanes *lanes = uf_calloc(1, sizeof(*lanes));
 	int ret;
 
 	if (!lanes)
@@ -64,7 +64,7 @@ static int create(struct uf_lanes **all, int fd, struct uf_lanes **out)
 		lanes->lane[0].borrowed = 1;
 		lanes->count = 1;
 	} else if (ret) {
-		free(lanes);
+		uf_free(lanes);
 		return ret;
 	}
 	lanes->next = *all;

@@ -4,7 +4,6 @@
 #include "posix_aio.h"
 
 #include <string.h>
-#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,7 +29,7 @@ static void arm_wake(struct posix_aio_engine *engine)
 	engine->wake.aio_nbytes = sizeof(engine->wake_count);
 	engine->wake.aio_sigevent.sigev_notify = SIGEV_NONE;
 	/* On failure the time limit of aio_suspend stands in for it. */
-	engine->wake_armed = !aio_read(&engine->wake);
+	engine->wake_armed = !uf_fault(UF_FAULT_AIO) && !aio_read(&engine->wake);
 }
 
 /* End the wake-up read, if there is one: it would keep a worker from others for as long as
@@ -165,9 +164,9 @@ int uf_notifier_start(struct posix_aio_engine *engine, const char **step)
 	int ret;
 
 	*step = "eventfd";
-	engine->wake_fd = eventfd(0, EFD_CLOEXEC);
+	engine->wake_fd = uf_eventfd_open(0);
 	if (engine->wake_fd < 0)
-		return -errno;
+		return engine->wake_fd;
 	*step = "pthread_create";
 	ret = uf_posix_spawn(&engine->notifier, notify, engine);
 	if (ret)

@@ -4,6 +4,8 @@
 
 #include "ring.h"
 
+#include "fault.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -12,34 +14,42 @@
 
 static int sys_setup(unsigned entries, struct io_uring_params *params)
 {
-	int ret = (int)syscall(__NR_io_uring_setup, entries, params);
+	int fault = (int)uf_fault(UF_FAULT_SETUP);
+	int ret = fault ? fault : (int)syscall(__NR_io_uring_setup, entries, params);
 
-	return ret < 0 ? -errno : ret;
+	return ret < 0 && !fault ? -errno : ret;
 }
 
 static int sys_enter(int fd, unsigned to_submit, unsigned flags)
 {
-	int ret = (int)syscall(__NR_io_uring_enter, fd, to_submit, 0, flags, NULL, 0);
+	int64_t fault = uf_fault(UF_FAULT_ENTER);
+	int ret;
 
+	if (fault)
+		return fault < 0 ? (int)fault : 0;
+	ret = (int)syscall(__NR_io_uring_enter, fd, to_submit, 0, flags, NULL, 0);
 	return ret < 0 ? -errno : ret;
 }
 
 int uf_ring_register(struct uf_ring *ring, unsigned opcode, void *arg, unsigned count)
 {
-	int ret = (int)syscall(__NR_io_uring_register, ring->fd, opcode, arg, count);
+	int fault = (int)uf_fault(UF_FAULT_REGISTER);
+	int ret = fault ? fault : (int)syscall(__NR_io_uring_register, ring->fd, opcode, arg, count);
 
-	return ret < 0 ? -errno : ret;
+	return ret < 0 && !fault ? -errno : ret;
 }
 
 /* A child must not inherit these pages: they are MAP_SHARED, and a child that
  * touched them would corrupt its parent's ring. */
 static void *map(int fd, size_t size, off_t what)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, what);
+	void *p = MAP_FAILED;
 
+	if (!uf_fault(UF_FAULT_MMAP))
+		p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, what);
 	if (p == MAP_FAILED)
 		return NULL;
-	if (madvise(p, size, MADV_DONTFORK)) {
+	if (uf_fault(UF_FAULT_MMAP) || madvise(p, size, MADV_DONTFORK)) {
 		munmap(p, size);
 		return NULL;
 	}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from native_build import build, why_no_build
 
 from uringfile._engine import ENGINE_NAMES
 from uringfile._native_engine import NativeEngine
@@ -76,6 +77,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """With URINGFILE_REQUIRE_IO_URING=1 a run without io_uring is a failure."""
     if os.environ.get("URINGFILE_REQUIRE_IO_URING") == "1" and MISSING["io_uring"]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def fault_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C library with the fault hook, compiled once; without a compiler a named skip."""
+    if (reason := why_no_build()) is not None:
+        pytest.skip(reason)
+    return build(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture
