@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/uio.h>
 
 /* The completion queue is this much larger than the submission queue, so that
@@ -102,6 +103,11 @@ static int probe(struct uring_engine *engine)
 	return engine->base.opcodes & (1u << UF_READ) ? 0 : -EOPNOTSUPP;
 }
 
+static int passing(int error)
+{
+	return error == -EAGAIN || error == -EBUSY || error == -ENOMEM || error == -EINTR;
+}
+
 /* How long the thread of SQPOLL may take; without it the completion is there at once. */
 #define ROUND_TRIP_MS 5000
 
@@ -110,15 +116,18 @@ static int round_trip(struct uf_ring *ring)
 {
 	struct io_uring_sqe *sqe = uf_ring_next_sqe(ring);
 	int tries = 100;
-	int ret = uf_ring_get_events(ring);	/* with SQPOLL submit may go without the call */
+	int ret;
 
+	do {	/* with SQPOLL submit may go without the call */
+		ret = uf_ring_get_events(ring);
+	} while (passing(ret) && --tries);
 	if (ret)
 		return ret;
 	sqe->opcode = IORING_OP_NOP;
 	sqe->user_data = CANCEL_TOKEN;
 	do {
 		ret = uf_ring_submit(ring);
-	} while ((ret == -EAGAIN || ret == -EBUSY) && --tries);
+	} while (passing(ret) && --tries);
 	if (ret)
 		return ret;
 	if (!uf_ring_ready(ring))
@@ -222,14 +231,10 @@ static int uring_submit(uf_engine *base, const struct uf_op *op)
 	return 0;
 }
 
-static int passing(int error)
-{
-	return error == -EAGAIN || error == -EBUSY || error == -ENOMEM;
-}
-
 /* The kernel takes nothing any more (the ring's fd was closed under us, a
  * filter was installed): what is staged completes with that error; but what
- * the thread of SQPOLL may still take stays in flight. */
+ * the thread of SQPOLL may still take stays in flight. A descriptor is closed in any
+ * case: nobody else knows that it is still open. */
 static void fail_staged(struct uring_engine *engine, int error)
 {
 	const struct io_uring_sqe *sqe;
@@ -238,7 +243,8 @@ static void fail_staged(struct uring_engine *engine, int error)
 		if (sqe->user_data == CANCEL_TOKEN)
 			continue;
 		engine->failed[engine->n_failed].token = (int64_t)sqe->user_data;
-		engine->failed[engine->n_failed++].result = error;
+		engine->failed[engine->n_failed++].result =
+			sqe->opcode == IORING_OP_CLOSE && !close(sqe->fd) ? 0 : error;
 	}
 	uf_signal(&engine->base);
 }

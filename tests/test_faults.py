@@ -23,7 +23,7 @@ EVERYWHERE = [
     "delay",
     "reorder",
 ]
-IO_URING = ["setup", "register", "mmap"]
+IO_URING = ["setup", "register", "mmap", "enter"]
 POSIX_AIO = ["dup", "thread", "aio"]
 
 

@@ -53,7 +53,7 @@ RETRY_SECONDS = 0.001
 # For operations that move no data.
 NO_BUFFER = b""
 
-_TRANSIENT = (-errno.EAGAIN, -errno.EBUSY, -errno.ENOMEM)
+_TRANSIENT = (-errno.EAGAIN, -errno.EBUSY, -errno.ENOMEM, -errno.EINTR)
 
 
 @dataclass(frozen=True)
