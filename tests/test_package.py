@@ -100,6 +100,7 @@ LAYERS = [
     {"_openfile"},
     {"_manyfile"},
     {"_file"},
+    {"_opener"},
     {"_readers", "_writer", "_shared", "_writeback", "_follow"},
     {"_recover"},
     {"_logreader"},
@@ -108,8 +109,9 @@ LAYERS = [
     {"_reading"},
     {"_binary", "_textposition"},
     {"_textfile"},
-    {"_stream"},
+    {"_stream", "_detach"},
     {"_bench"},
+    {"aiofiles"},
 ]
 
 PURE = {

@@ -34,11 +34,24 @@ def open_cached(driver: Driver, path: str | bytes, flags: int) -> int:
     return _mounts.open_cached(name + b"\0", flags)
 
 
-async def open_path(driver: Driver, path: str | bytes, flags: int, permissions: int) -> int:
-    """open(2). Cancelled, it leaves no descriptor behind, though it may leave a new file."""
+def close_orphan(result: int) -> None:
+    if result >= 0:
+        with contextlib.suppress(OSError):
+            os.close(result)
+
+
+async def open_path(
+    driver: Driver,
+    path: str | bytes,
+    flags: int,
+    permissions: int,
+    on_orphan: Callable[[int], None] = close_orphan,
+) -> int:
+    """open(2). Cancelled, it leaves no descriptor behind, though it may leave a new file:
+    ``on_orphan`` is called with a descriptor that comes too late, or a negative number."""
     if not driver.serves(OPENAT):
         fd: int = await in_thread(
-            driver, _NO_DESCRIPTOR, os.open, path, flags, permissions, on_orphan=_close_orphan
+            driver, _NO_DESCRIPTOR, os.open, path, flags, permissions, on_orphan=on_orphan
         )
         return fd
     name = os.fsencode(path)
@@ -46,15 +59,9 @@ async def open_path(driver: Driver, path: str | bytes, flags: int, permissions: 
         raise ValueError("embedded null byte")
     # To a worker at once: an attempt on this thread would open a FIFO with O_NONBLOCK.
     ret = await driver.run(
-        OPENAT | ASYNC, _NO_DESCRIPTOR, name + b"\0", permissions, flags, _close_orphan
+        OPENAT | ASYNC, _NO_DESCRIPTOR, name + b"\0", permissions, flags, on_orphan
     )
     return raise_for(ret, path)
-
-
-def _close_orphan(result: int) -> None:
-    if result >= 0:
-        with contextlib.suppress(OSError):
-            os.close(result)
 
 
 async def close_descriptor(

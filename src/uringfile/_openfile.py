@@ -197,8 +197,7 @@ class OpenFile:
         if isinstance(self._path, int):
             descriptor = Descriptor(self._path)
         else:
-            fd = await open_path(driver, self._path, self._flags(), PERMISSIONS)
-            descriptor = Descriptor(fd)
+            descriptor = Descriptor(await self._open_path(driver))
         try:
             identity = self._identify(descriptor.fd)
             local = await is_local(driver, descriptor, identity)
@@ -207,6 +206,10 @@ class OpenFile:
                 descriptor.close_when_idle()
             raise
         self._adopt(driver, descriptor, identity, local=local)
+
+    async def _open_path(self, driver: Driver) -> int:
+        assert not isinstance(self._path, int)
+        return await open_path(driver, self._path, self._flags(), PERMISSIONS)
 
     def _identify(self, fd: int) -> Identity:
         try:
@@ -263,6 +266,22 @@ class OpenFile:
         self._closing = driver.loop.create_task(self._release(driver, descriptor))
         self._closing.add_done_callback(_seen)  # its caller may be gone
         await asyncio.shield(self._closing)
+
+    def detach(self) -> int:
+        """Let go of the descriptor without closing it: it is the caller's from now on.
+
+        Raises ``BlockingIOError`` while an operation holds it.
+        """
+        descriptor = self._open_descriptor()
+        driver = self._driver_here()
+        if descriptor.holders or self._direct_io is not None:
+            raise BlockingIOError(errno.EAGAIN, "an operation is under way", self.name)
+        driver.forget(descriptor.fd)
+        self._closed = True
+        self._descriptor = None
+        self._inline = False
+        descriptor.closing = True
+        return descriptor.fd
 
     def close_at_once(self) -> bool:
         """Close without suspending, if the file is open and close(2) waits for nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar, Union, overload
 
 from uringfile._binary import BinaryFileWrapper
@@ -14,6 +14,7 @@ from uringfile._file import AIOFile
 from uringfile._fileobject import FileIOWrapperBase
 from uringfile._mode import parse_mode
 from uringfile._newlines import check_newline
+from uringfile._opener import OpenerFile, by_opener
 from uringfile._textfile import TextFileWrapper
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=FileIOWrapperBase)
 
+Opener = Callable[[Any, int], int]
 Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]", int]
 
 
@@ -34,6 +36,7 @@ def async_open(
     closefd: bool = True,
     *,
     buffering: int = -1,
+    opener: Opener | None = None,
     engine: EngineName | None = None,
     direct: bool = False,
 ) -> TextFileWrapper: ...
@@ -47,6 +50,7 @@ def async_open(
     closefd: bool = True,
     *,
     buffering: int = -1,
+    opener: Opener | None = None,
     engine: EngineName | None = None,
     direct: bool = False,
 ) -> BinaryFileWrapper: ...
@@ -60,6 +64,7 @@ def async_open(
     closefd: bool = True,
     *,
     buffering: int = -1,
+    opener: Opener | None = None,
     engine: EngineName | None = None,
     direct: bool = False,
 ) -> BinaryFileWrapper | TextFileWrapper: ...
@@ -86,6 +91,7 @@ def async_open(
     closefd: bool = True,
     *,
     buffering: int = -1,
+    opener: Opener | None = None,
     engine: EngineName | None = None,
     direct: bool = False,
 ) -> BinaryFileWrapper | TextFileWrapper:
@@ -93,8 +99,8 @@ def async_open(
 
     ``file`` is a path, an open descriptor, or an open file object, which goes on where
     this one stopped, and stays open. The arguments are those of ``open``, with UTF-8 as
-    the default encoding; ``encoding`` stands where aiofile has it. ``engine`` and
-    ``direct`` are those of ``AIOFile``.
+    the default encoding; ``encoding`` stands where aiofile has it. ``opener`` is called
+    in a thread. ``engine`` and ``direct`` are those of ``AIOFile``.
 
     Raises ``ValueError``, ``TypeError`` and ``LookupError`` at once, for arguments that
     make no sense; ``OSError`` when it is opened.
@@ -105,8 +111,9 @@ def async_open(
     elif not isinstance(file, int):
         return _over_file_object(file, encoding, errors, newline, buffering, engine)
     binary = parse_mode(mode).binary
-    buffering = _check(binary, encoding, errors, newline, buffering)
-    aio_file = AIOFile(
+    buffering = check_arguments(binary, encoding, errors, newline, buffering)
+    by_path = opener is None or isinstance(file, int)
+    aio_file = (AIOFile if by_path else OpenerFile)(
         file,
         mode,
         encoding or "utf-8",
@@ -115,12 +122,22 @@ def async_open(
         engine=engine,
     )
     aio_file._owner = closefd
-    if binary:
-        return BinaryFileWrapper(aio_file, buffering)
-    return TextFileWrapper(aio_file, buffering, newline=newline)
+    if isinstance(aio_file, OpenerFile):
+        assert opener is not None
+        aio_file.open_by = by_opener(opener, os.fspath(file))
+    return file_object(aio_file, buffering, newline)
 
 
-def _check(
+def file_object(
+    file: AIOFile, buffering: int, newline: str | None
+) -> BinaryFileWrapper | TextFileWrapper:
+    """The file object for the mode of ``file``; the arguments have been checked."""
+    if file.mode.binary:
+        return BinaryFileWrapper(file, buffering)
+    return TextFileWrapper(file, buffering, newline=newline)
+
+
+def check_arguments(
     binary: bool, encoding: str | None, errors: str | None, newline: str | None, buffering: int
 ) -> int:
     """Raise what ``open`` raises for arguments that contradict each other."""
@@ -156,12 +173,8 @@ def _over_file_object(
 ) -> BinaryFileWrapper | TextFileWrapper:
     aio_file = AIOFile.from_fp(fp, encoding=encoding, errors=errors, engine=engine)
     binary = aio_file.mode.binary
-    buffering = _check(binary, encoding, errors, newline, buffering)
-    wrapper: BinaryFileWrapper | TextFileWrapper
-    if binary:
-        wrapper = BinaryFileWrapper(aio_file, buffering)
-    else:
-        wrapper = TextFileWrapper(aio_file, buffering, newline=newline)
+    buffering = check_arguments(binary, encoding, errors, newline, buffering)
+    wrapper = file_object(aio_file, buffering, newline)
     wrapper._core._fp = fp
     return wrapper
 

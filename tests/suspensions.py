@@ -1,0 +1,84 @@
+"""Cancel a coroutine at its k-th suspension, for k = 1, 2, ... until there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from uringfile import pending_operations
+
+#: When the task is cancelled: while what it waits for is pending; or in the very turn in
+#: which that was done, so that its result reaches nobody.
+MOMENTS = ("pending", "done")
+
+
+async def cancelled_at_each(
+    work: Callable[[], Coroutine[Any, Any, Any]], limit: int = 200
+) -> AsyncIterator[tuple[int, str]]:
+    """Yields after each cancellation, when what went on in the background is done.
+
+    The work may take the cancellation or finish in spite of it, but raise nothing else.
+    """
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    for moment in MOMENTS:
+        k = 1
+        while await _cancelled_at(work, k, moment):
+            await settled()
+            yield k, moment
+            k += 1
+            assert k < limit, "the work does not end"
+        assert k > 1, "the work never waits"
+
+
+async def _cancelled_at(work: Callable[[], Coroutine[Any, Any, Any]], k: int, moment: str) -> bool:
+    """Whether there was a k-th suspension."""
+    state = {"left": k}
+    task = asyncio.ensure_future(_drive(work(), state, moment))
+    try:
+        await task
+    except asyncio.CancelledError:
+        assert task.cancelled()
+    return state["left"] <= 0
+
+
+@types.coroutine
+def _drive(
+    work: Coroutine[Any, Any, Any], state: dict[str, int], moment: str
+) -> Generator[Any, Any, Any]:
+    """Runs the coroutine in this task, and cancels that at the suspension whose turn it is."""
+    task = asyncio.current_task()
+    assert task is not None
+    thrown: BaseException | None = None
+    while True:
+        try:
+            awaited = work.send(None) if thrown is None else work.throw(thrown)
+        except StopIteration as end:
+            return end.value
+        state["left"] -= 1
+        if state["left"] == 0:
+            if moment == "done" and awaited is not None:
+                # Called before the task's own callback, which is added after this.
+                awaited.add_done_callback(lambda _: task.cancel())
+            else:
+                asyncio.get_running_loop().call_soon(task.cancel)
+        thrown = None
+        try:
+            yield awaited
+        except BaseException as error:
+            thrown = error
+
+
+async def settled() -> None:
+    """Until threads and the kernel have done what the cancelled work has left to them."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + 5
+    me = asyncio.current_task()
+    quiet = 0
+    while quiet < 5:  # what is done may have a next step
+        await loop.run_in_executor(None, int)  # by the only thread: it has done what came before
+        await asyncio.sleep(0)
+        quiet = 0 if pending_operations() or asyncio.all_tasks() - {me} else quiet + 1
+        assert loop.time() < deadline, "something goes on for ever"
