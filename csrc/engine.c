@@ -2,6 +2,7 @@
  * accounting, the eventfd, and the read that needs no engine. */
 #include "engine.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
@@ -240,6 +241,17 @@ void uf_signal(const uf_engine *engine)
 	(void)ret;
 }
 
+/* Reads of a tmpfs, which has no RWF_NOWAIT, are tried up to this size. Its pages may be
+ * swapped out, but so may those of the buffer. */
+#define IN_MEMORY (64 * 1024)
+
+/* Only files of a tmpfs (and of hugetlbfs) have seals; to ask for its name could keep a
+ * FUSE file system's caller waiting. */
+static int is_in_memory(int fd)
+{
+	return fcntl(fd, F_GET_SEALS) >= 0;
+}
+
 int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset)
 {
 	int64_t fault = uf_fault(UF_FAULT_NOWAIT);
@@ -249,8 +261,13 @@ int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset)
 	if (fault < 0)
 		return fault;
 	if (fault && (uint64_t)fault < len)
-		iov.iov_len = (size_t)fault;
+		len = iov.iov_len = (size_t)fault;
 	ret = preadv2(fd, &iov, 1, offset, RWF_NOWAIT);
+	if (ret < 0 && errno == EOPNOTSUPP && is_in_memory(fd)) {
+		if (len > IN_MEMORY)
+			return -EAGAIN;
+		ret = pread(fd, addr, len, offset);
+	}
 	return ret < 0 ? -errno : ret;
 }
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import random
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,27 @@ async def test_an_empty_variable_means_the_default(
     async with AIOFile(data, "rb", engine=engine) as f:
         await f.read(8)
         assert stats(engine).inline == 1
+
+
+# ---- a file system in memory ---
+
+
+async def test_tmpfs_is_read_without_an_operation(engine: Any) -> None:
+    """It has no RWF_NOWAIT, but nothing to wait for either."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("no tmpfs at /dev/shm")
+    content = os.urandom(300_000)
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(content)
+        file.flush()
+        async with AIOFile(file.name, "rb", engine=engine) as f:
+            before = stats(engine)
+            assert await f.read(4096, 1000) == content[1000:5096]
+            assert await f.read(4096, 299_000) == content[299_000:]
+            assert await f.read_many([(100, 5), (100, 105)]) == [content[5:105], content[105:205]]
+            after = stats(engine)
+            assert after.submitted == before.submitted
+            assert after.inline - before.inline == 4
+            assert await f.read() == content  # long: by a worker
+            assert await f.read(10, 7) == content[7:17]
+            assert stats(engine).demoted == before.demoted
