@@ -39,6 +39,15 @@ enum uf_kind {
  *  STATX              fd, addr = struct statx (256 bytes)
  *  FTRUNCATE          fd, offset = length
  *  FALLOCATE          fd, offset, len
+ *
+ * With fd = dirfd; a relative path begins there, and AT_FDCWD is the working directory:
+ *
+ *  STATX_PATH         addr = struct statx and behind it the path, offset = AT_* flags
+ *  UNLINKAT           addr = path, offset = AT_* flags
+ *  MKDIRAT            addr = path, len = mode
+ *  RENAMEAT, LINKAT   addr = two paths, len = where in addr the second begins,
+ *                     offset = flags << 32 | dirfd of the second
+ *  SYMLINKAT          addr = target and path, len = where in addr the path begins
  */
 enum uf_opcode {
 	UF_READ,
@@ -50,6 +59,12 @@ enum uf_opcode {
 	UF_STATX,
 	UF_FTRUNCATE,
 	UF_FALLOCATE,
+	UF_STATX_PATH,
+	UF_UNLINKAT,
+	UF_RENAMEAT,
+	UF_MKDIRAT,
+	UF_LINKAT,
+	UF_SYMLINKAT,
 	UF_OPCODES	/* how many there are */
 };
 
@@ -168,6 +183,13 @@ int uf_read_many_nowait(int fd, char *memory, int64_t room, const int64_t *sizes
  * mounts that are local: a descriptor. -EAGAIN: ask by a way that may wait.
  * openat2(RESOLVE_CACHED), Linux 5.12. */
 int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, int n);
+
+/* open(2) with O_PATH of whatever the path leads to (flags may have O_NOFOLLOW), if the
+ * kernel has it cached and it is on one of n mounts that are local: a descriptor. -ENOENT,
+ * -ENOTDIR, -ENAMETOOLONG: what open(2) would say. -EXDEV: on another mount, whose number
+ * is in *mount. -EAGAIN: ask by a way that may wait. Linux 6.8. */
+int uf_open_path_cached(const char *path, int flags, const uint64_t *local_mounts, int n,
+			uint64_t *mount);
 
 /* inotify(7), as the system calls are, but -errno. Need no engine; add follows the
  * path, and so may wait for its file system. */

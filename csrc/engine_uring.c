@@ -45,6 +45,12 @@ static const int sqe_opcode[UF_OPCODES] = {
 	[UF_STATX] = IORING_OP_STATX,
 	[UF_FTRUNCATE] = UF_OP_FTRUNCATE,
 	[UF_FALLOCATE] = IORING_OP_FALLOCATE,
+	[UF_STATX_PATH] = IORING_OP_STATX,
+	[UF_UNLINKAT] = UF_OP_UNLINKAT,
+	[UF_RENAMEAT] = UF_OP_RENAMEAT,
+	[UF_MKDIRAT] = UF_OP_MKDIRAT,
+	[UF_LINKAT] = UF_OP_LINKAT,
+	[UF_SYMLINKAT] = UF_OP_SYMLINKAT,
 };
 
 /* Newest first: what an older kernel does not know it refuses with EINVAL. */
@@ -184,6 +190,9 @@ static void uring_describe(const uf_engine *base, uf_info *info)
 	info->setup_flags = ring->setup_flags;
 }
 
+#define BASIC_STATS 0x7ff	/* STATX_BASIC_STATS */
+#define SIZEOF_STATX 256
+
 static void prepare(struct io_uring_sqe *sqe, const struct uf_op *op)
 {
 	sqe->opcode = (uint8_t)sqe_opcode[op->opcode];
@@ -208,7 +217,7 @@ static void prepare(struct io_uring_sqe *sqe, const struct uf_op *op)
 	case UF_STATX:
 		sqe->addr = (uintptr_t)"";
 		sqe->off = (uintptr_t)op->addr;
-		sqe->len = 0x7ff;	/* STATX_BASIC_STATS */
+		sqe->len = BASIC_STATS;
 		sqe->statx_flags = AT_EMPTY_PATH;
 		break;
 	case UF_FTRUNCATE:
@@ -217,6 +226,31 @@ static void prepare(struct io_uring_sqe *sqe, const struct uf_op *op)
 	case UF_FALLOCATE:	/* mode 0; the length travels in addr */
 		sqe->off = (uint64_t)op->offset;
 		sqe->addr = op->len;
+		break;
+	case UF_STATX_PATH:
+		sqe->addr = (uintptr_t)op->addr + SIZEOF_STATX;
+		sqe->off = (uintptr_t)op->addr;
+		sqe->len = BASIC_STATS;
+		sqe->statx_flags = (uint32_t)op->offset;
+		break;
+	case UF_UNLINKAT:
+		sqe->addr = (uintptr_t)op->addr;
+		sqe->rw_flags = (int)op->offset;	/* unlink_flags */
+		break;
+	case UF_MKDIRAT:
+		sqe->addr = (uintptr_t)op->addr;
+		sqe->len = (uint32_t)op->len;
+		break;
+	case UF_RENAMEAT:
+	case UF_LINKAT:
+		sqe->addr = (uintptr_t)op->addr;
+		sqe->off = (uintptr_t)op->addr + op->len;	/* addr2 */
+		sqe->len = (uint32_t)op->offset;
+		sqe->rw_flags = (int)(op->offset >> 32);	/* rename_flags, hardlink_flags */
+		break;
+	case UF_SYMLINKAT:
+		sqe->addr = (uintptr_t)op->addr;
+		sqe->off = (uintptr_t)op->addr + op->len;
 		break;
 	}
 }

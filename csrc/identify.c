@@ -86,16 +86,20 @@ static int open_if_cached(const char *path, int flags)
 	return (int)syscall(__NR_openat2, AT_FDCWD, path, &how, sizeof(how));
 }
 
+static int is_among(const uint64_t *mounts, int n, uint64_t mount)
+{
+	for (int i = 0; i < n; i++)
+		if (mounts[i] == mount)
+			return 1;
+	return 0;
+}
+
 static int is_regular_and_local(int fd, const uint64_t *local_mounts, int n)
 {
 	uf_identity identity;
 
-	if (uf_identify(fd, &identity) || !S_ISREG(identity.mode))
-		return 0;
-	for (int i = 0; i < n; i++)
-		if (local_mounts[i] == identity.mount)
-			return 1;
-	return 0;
+	return !uf_identify(fd, &identity) && S_ISREG(identity.mode) &&
+	       is_among(local_mounts, n, identity.mount);
 }
 
 int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, int n)
@@ -120,4 +124,25 @@ int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, in
 		return -EAGAIN;
 	}
 	return fd;
+}
+
+int uf_open_path_cached(const char *path, int flags, const uint64_t *local_mounts, int n,
+			uint64_t *mount)
+{
+	uf_identity identity;
+	int fd = open_if_cached(path, O_PATH | O_CLOEXEC | flags);
+
+	/* Also that something is not there the kernel says from its cache alone. */
+	if (fd < 0)
+		return errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG ? -errno
+										    : -EAGAIN;
+	if (uf_identify(fd, &identity) || !identity.mount) {
+		close(fd);
+		return -EAGAIN;
+	}
+	if (is_among(local_mounts, n, identity.mount))
+		return fd;
+	*mount = identity.mount;
+	close(fd);
+	return -EXDEV;
 }

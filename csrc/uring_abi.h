@@ -36,8 +36,14 @@
 #define IORING_CQ_EVENTFD_DISABLED (1U << 0)
 #endif
 
-/* Enumerators, which the preprocessor cannot see: Linux 5.15 and 6.9. */
+/* Enumerators, which the preprocessor cannot see: Linux 5.15 (the first), 5.11 (rename and
+ * unlink), 5.15 and 6.9 (ftruncate). */
 #define UF_REGISTER_IOWQ_MAX_WORKERS 19
+#define UF_OP_RENAMEAT 35
+#define UF_OP_UNLINKAT 36
+#define UF_OP_MKDIRAT 37
+#define UF_OP_SYMLINKAT 38
+#define UF_OP_LINKAT 39
 #define UF_OP_FTRUNCATE 55
 
 #endif

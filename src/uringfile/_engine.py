@@ -19,6 +19,12 @@ CLOSE: Final = 5
 STATX: Final = 6
 FTRUNCATE: Final = 7
 FALLOCATE: Final = 8
+STATX_PATH: Final = 9
+UNLINKAT: Final = 10
+RENAMEAT: Final = 11
+MKDIRAT: Final = 12
+LINKAT: Final = 13
+SYMLINKAT: Final = 14
 
 OPCODE_NAMES: Final = (
     "read",
@@ -30,6 +36,12 @@ OPCODE_NAMES: Final = (
     "statx",
     "ftruncate",
     "fallocate",
+    "statx_path",
+    "unlinkat",
+    "renameat",
+    "mkdirat",
+    "linkat",
+    "symlinkat",
 )
 
 # Or'ed into an operation: to a kernel worker at once; many parts as one operation.

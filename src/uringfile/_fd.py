@@ -67,3 +67,6 @@ class NoDescriptor(Descriptor):
 
     def release(self) -> None:
         pass
+
+    def close_when_idle(self) -> None:
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -233,6 +234,7 @@ class LocalMounts:
     def __init__(self) -> None:
         self._known: dict[int, bool] = {}
         self._local = ffi.new("uint64_t[]", self._MOST)
+        self._mount = ffi.new("uint64_t *")
         self._n = 0
 
     def get(self, mount: int) -> bool | None:
@@ -247,6 +249,14 @@ class LocalMounts:
     def open_cached(self, path: bytes, flags: int) -> int:
         """Open a regular file on a local mount, if its path is cached; else below 0."""
         fd: int = lib.uf_open_cached(path, flags, self._local, self._n)
+        return fd
+
+    def open_path_cached(self, path: bytes, flags: int) -> int:
+        """Open with O_PATH what a cached path leads to, on a local mount; else -errno, where
+        -EXDEV means that nobody knows yet whether its mount is local."""
+        fd: int = lib.uf_open_path_cached(path, flags, self._local, self._n, self._mount)
+        if fd == -errno.EXDEV and self.get(self._mount[0]) is not None:
+            return -errno.EAGAIN
         return fd
 
 

@@ -14,10 +14,11 @@ from uringfile._errors import Filename, os_error
 from uringfile._fd import Descriptor, NoDescriptor
 from uringfile._native_engine import Identity, LocalMounts, fd_is_local
 
-_NO_DESCRIPTOR = NoDescriptor()
+#: For operations and calls that need none.
+NO_DESCRIPTOR = NoDescriptor()
 
-# For all loops: what has been found out once holds for the process.
-_mounts = LocalMounts()
+#: For all loops: what has been found out once holds for the process.
+MOUNTS = LocalMounts()
 
 _CHANGES = os.O_CREAT | os.O_TRUNC | os.O_EXCL
 
@@ -31,7 +32,7 @@ def open_cached(driver: Driver, path: str | bytes, flags: int) -> int:
     if b"\0" in name:
         return -1
     driver.budget -= 2
-    return _mounts.open_cached(name + b"\0", flags)
+    return MOUNTS.open_cached(name + b"\0", flags)
 
 
 def close_orphan(result: int) -> None:
@@ -51,7 +52,7 @@ async def open_path(
     ``on_orphan`` is called with a descriptor that comes too late, or a negative number."""
     if not driver.serves(OPENAT):
         fd: int = await in_thread(
-            driver, _NO_DESCRIPTOR, os.open, path, flags, permissions, on_orphan=on_orphan
+            driver, NO_DESCRIPTOR, os.open, path, flags, permissions, on_orphan=on_orphan
         )
         return fd
     name = os.fsencode(path)
@@ -59,7 +60,7 @@ async def open_path(
         raise ValueError("embedded null byte")
     # To a worker at once: an attempt on this thread would open a FIFO with O_NONBLOCK.
     ret = await driver.run(
-        OPENAT | ASYNC, _NO_DESCRIPTOR, name + b"\0", permissions, flags, on_orphan
+        OPENAT | ASYNC, NO_DESCRIPTOR, name + b"\0", permissions, flags, on_orphan
     )
     return raise_for(ret, path)
 
@@ -79,7 +80,7 @@ async def close_descriptor(
         _, future = driver.start(CLOSE | ASYNC, descriptor)
         raise_for(await asyncio.shield(future), filename)
     else:
-        await in_thread(driver, _NO_DESCRIPTOR, _close, fds, filename)
+        await in_thread(driver, NO_DESCRIPTOR, _close, fds, filename)
 
 
 def close_at_once(driver: Driver, descriptor: Descriptor, filename: Filename) -> None:
@@ -90,7 +91,7 @@ def close_at_once(driver: Driver, descriptor: Descriptor, filename: Filename) ->
 async def release_descriptor(driver: Driver, descriptor: Descriptor, filename: Filename) -> None:
     """Let go of a descriptor that is somebody else's to close."""
     if lanes := driver.engine.forget_fd(descriptor.fd):
-        await in_thread(driver, _NO_DESCRIPTOR, _close, lanes, filename)
+        await in_thread(driver, NO_DESCRIPTOR, _close, lanes, filename)
 
 
 def _close(fds: list[int], filename: Filename) -> None:
@@ -112,11 +113,11 @@ async def is_local(driver: Driver, descriptor: Descriptor, identity: Identity) -
     once for each block device, and for each file that has none below it (tmpfs, btrfs, NFS).
     """
     where = identity.mount or -identity.device
-    local = _mounts.get(where) if where else None
+    local = MOUNTS.get(where) if where else None
     if local is None:
         local = bool(await in_thread(driver, descriptor, fd_is_local, descriptor.fd))
         if where:
-            _mounts.add(where, local)
+            MOUNTS.add(where, local)
     return local
 
 

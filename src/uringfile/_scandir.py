@@ -1,0 +1,254 @@
+"""os.scandir and os.walk for asyncio: directories are read by the loop's default executor."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator
+from functools import partial
+from itertools import islice
+from typing import Any, AnyStr, Generic, TypeVar
+
+from uringfile._fd import Descriptor
+from uringfile._loop import running_driver
+from uringfile._names import failure, lease, stat_path
+from uringfile._open import NO_DESCRIPTOR, in_thread
+
+# How many entries one call of a thread reads.
+_GROUP = 1024
+
+Self = TypeVar("Self", bound="ScandirIterator[Any]")
+
+
+class DirEntry(Generic[AnyStr]):
+    """An entry of a directory, as ``os.DirEntry``; ``stat`` is awaited.
+
+    What kind of file it is, and a link's target, the thread that read the directory has found
+    out, so that ``is_dir``, ``is_file`` and ``is_symlink`` are plain calls that never wait.
+    """
+
+    __slots__ = ("_dir_fd", "_inode", "_kinds", "_stats", "name", "path")
+
+    def __init__(self, entry: os.DirEntry[AnyStr], dir_fd: int | None) -> None:
+        #: The name alone, and with the path that ``scandir`` was given before it.
+        self.name: AnyStr = entry.name
+        self.path: AnyStr = entry.path
+        self._dir_fd = dir_fd
+        self._inode = entry.inode()
+        self._stats: dict[bool, os.stat_result] = {}
+        own = _kind(entry, False)
+        self._kinds = {False: own, True: _kind(entry, True) if own == stat.S_IFLNK else own}
+
+    def inode(self) -> int:
+        """The number of its inode."""
+        return self._inode
+
+    def _is(self, kind: int, follow_symlinks: bool) -> bool:
+        found = self._kinds[bool(follow_symlinks)]
+        if isinstance(found, OSError):
+            raise found
+        return found == kind
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether it is a directory, or a link to one."""
+        return self._is(stat.S_IFDIR, follow_symlinks)
+
+    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether it is a regular file, or a link to one."""
+        return self._is(stat.S_IFREG, follow_symlinks)
+
+    def is_symlink(self) -> bool:
+        """Whether it is a symbolic link, also one that leads nowhere."""
+        return self._is(stat.S_IFLNK, False)
+
+    def is_junction(self) -> bool:
+        """Always false: Windows has junctions."""
+        return False
+
+    async def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """stat(2) of it, or of what a link leads to; asked once."""
+        follow = bool(follow_symlinks)
+        if follow not in self._stats:
+            name = self.path if self._dir_fd is None else self.name
+            self._stats[follow] = await stat_path(name, dir_fd=self._dir_fd, follow_symlinks=follow)
+        return self._stats[follow]
+
+    def __fspath__(self) -> AnyStr:
+        return self.path
+
+    def __repr__(self) -> str:
+        return f"<DirEntry {self.name!r}>"
+
+
+def _kind(entry: os.DirEntry[Any], follow_symlinks: bool) -> int | OSError:
+    """S_IFDIR, S_IFREG, S_IFLNK, 0 for what else there is, or is not; in a thread."""
+    try:
+        if not follow_symlinks and entry.is_symlink():
+            return stat.S_IFLNK
+        if entry.is_dir(follow_symlinks=follow_symlinks):
+            return stat.S_IFDIR
+        return stat.S_IFREG if entry.is_file(follow_symlinks=follow_symlinks) else 0
+    except OSError as error:
+        return error
+
+
+class _Directory:
+    """The thread's side: an open directory, read a group of entries at a time."""
+
+    def __init__(self, path: Any) -> None:
+        self._path = path
+        self._dir_fd: int | None = None
+        self._entries: Any = None
+        #: Whether there is nothing to read any more, and nothing to close.
+        self.ended = False
+        # Of a call that was cancelled the thread may still be at work.
+        self._lock = threading.Lock()
+
+    def lease_path(self) -> Descriptor:
+        """On the loop's thread, before ``read``."""
+        if self._dir_fd is not None or not isinstance(self._path, int):
+            return NO_DESCRIPTOR
+        held, (number,) = lease(self._path)
+        if number == -1:
+            raise failure(-errno.EBADF, self._path)
+        self._dir_fd, self._path = self._path, number
+        return held
+
+    def read(self) -> list[DirEntry[Any]]:
+        with self._lock:
+            if self.ended:
+                return []
+            try:
+                if self._entries is None:
+                    self._entries = os.scandir(self._path)
+                group = [DirEntry(entry, self._dir_fd) for entry in islice(self._entries, _GROUP)]
+            except BaseException:
+                self._close()
+                raise
+            if len(group) < _GROUP:
+                self._close()
+            return group
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        self.ended = True
+        if self._entries is not None:
+            self._entries.close()
+
+
+class ScandirIterator(Generic[AnyStr]):
+    """The entries of a directory, without ``.`` and ``..``, in the order of the disk.
+
+    ``async for`` iterates, ``async with`` also closes, and ``await`` opens, so that errors
+    come there; without it they come with the first entry. A call that is cancelled loses no
+    entry. As with ``os.scandir`` an iterator that is neither exhausted nor closed makes a
+    ``ResourceWarning``.
+    """
+
+    def __init__(self, path: Any) -> None:
+        self._directory = _Directory(path)
+        self._entries: deque[DirEntry[AnyStr]] = deque()
+
+    def __await__(self: Self) -> Generator[Any, None, Self]:
+        yield from self._fill().__await__()
+        return self
+
+    async def __aenter__(self: Self) -> Self:
+        await self._fill()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __aiter__(self: Self) -> Self:
+        return self
+
+    async def __anext__(self) -> DirEntry[AnyStr]:
+        if not self._entries:
+            await self._fill()
+        if not self._entries:
+            raise StopAsyncIteration
+        return self._entries.popleft()
+
+    async def _fill(self) -> None:
+        """Have entries, if there are any left."""
+        if self._entries or self._directory.ended:
+            return
+        driver = running_driver()
+        held = self._directory.lease_path()
+        came = self._entries.extend
+        try:
+            came(await in_thread(driver, held, self._directory.read, on_orphan=came))
+        finally:
+            held.close_when_idle()
+
+    async def aclose(self) -> None:
+        """Close the directory, and forget what was read of it; a second call does nothing."""
+        self._entries.clear()
+        if not self._directory.ended:
+            await in_thread(running_driver(), NO_DESCRIPTOR, self._directory.close)
+
+
+async def list_tree(
+    top: Any,
+    topdown: bool,
+    onerror: Callable[[OSError], object] | None,
+    followlinks: bool,
+) -> AsyncIterator[tuple[Any, list[Any], list[Any]]]:
+    """As os.walk, whose remarks on changing the lists hold here, too."""
+    # Paths to look at, with whether to leave them out if they are links by then; or, bottom
+    # up, what is to be given out when everything below it has been.
+    stack: list[Any] = [(top, False)]
+    while stack:
+        found = stack.pop()
+        if len(found) == 3:
+            yield found
+            continue
+        path, not_links = found
+        try:
+            look = partial(_list_for_walk, path, not_links)
+            lists = await in_thread(running_driver(), NO_DESCRIPTOR, look)
+        except OSError as error:
+            if onerror is not None:
+                onerror(error)
+            continue
+        if lists is None:
+            continue
+        dirs, files, links = lists
+        if topdown:
+            yield path, dirs, files
+            below = [(os.path.join(path, name), not followlinks) for name in dirs]
+        else:
+            stack.append((path, dirs, files))
+            names = dirs if followlinks else [name for name in dirs if name not in links]
+            below = [(os.path.join(path, name), False) for name in names]
+        stack += reversed(below)
+
+
+def _list_for_walk(path: Any, not_a_link: bool) -> tuple[list[Any], list[Any], set[Any]] | None:
+    """Directories, other files, and which of the former are links; in a thread."""
+    if not_a_link and os.path.islink(path):
+        return None
+    dirs, files, links = [], [], set()
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if _asks(entry.is_dir):
+                dirs.append(entry.name)
+                if _asks(entry.is_symlink):
+                    links.add(entry.name)
+            else:
+                files.append(entry.name)
+    return dirs, files, links
+
+
+def _asks(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except OSError:
+        return False
