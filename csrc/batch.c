@@ -22,16 +22,29 @@ static void settle(struct uf_batches *batches, struct uf_batch *batch, unsigned 
 		batches->n_done++;
 }
 
-unsigned uf_batch_stage(uf_engine *engine)
+static int waits(const struct uf_batch *batch)
+{
+	return batch->parts && batch->staged < batch->n;
+}
+
+/* Others must go on when all parts hang: a batch takes at most as much room as it leaves,
+ * so the next one does, too. */
+static int has_room(const uf_engine *engine, const struct uf_batch *batch)
+{
+	unsigned in_flight = batch->left - (batch->n - batch->staged);
+
+	if (batch->flags & UF_ASYNC && in_flight >= engine->worker_share)
+		return 0;
+	return engine->in_flight < engine->capacity &&
+	       (!in_flight || in_flight < engine->capacity - engine->in_flight);
+}
+
+static unsigned stage(uf_engine *engine, struct uf_batch *batch)
 {
 	struct uf_batches *batches = &engine->batches;
-	struct uf_batch *batch = batches->waiting;
-	unsigned before;
+	unsigned before = batch->staged;
 
-	if (!batch)
-		return 0;
-	before = batch->staged;
-	while (batch->staged < batch->n && engine->in_flight < engine->capacity) {
+	while (waits(batch) && has_room(engine, batch)) {
 		unsigned i = batch->staged;
 		struct uf_op op = {
 			.opcode = batch->opcode,
@@ -50,9 +63,20 @@ unsigned uf_batch_stage(uf_engine *engine)
 		if (ret)
 			settle(batches, batch, i, ret);
 	}
-	if (batch->staged == batch->n)
-		batches->waiting = NULL;
+	if (!waits(batch))
+		batches->n_waiting--;
 	return batch->staged - before;
+}
+
+unsigned uf_batch_stage(uf_engine *engine)
+{
+	struct uf_batches *batches = &engine->batches;
+	unsigned n = 0;
+
+	for (int i = 0; i < UF_BATCHES && batches->n_waiting; i++)
+		if (waits(&batches->slots[i]))
+			n += stage(engine, &batches->slots[i]);
+	return n;
 }
 
 static struct uf_batch *free_slot(struct uf_batches *batches)
@@ -74,7 +98,7 @@ int uf_batch_submit(uf_engine *engine, const struct uf_op *op)
 	for (uint64_t i = 0; i < op->len; i++)
 		if (parts[i].offset < 0)
 			return -EINVAL;
-	if (!batch || batches->waiting)
+	if (!batch)
 		return -EAGAIN;
 	*batch = (struct uf_batch) {
 		.parts = parts,
@@ -87,9 +111,9 @@ int uf_batch_submit(uf_engine *engine, const struct uf_op *op)
 	};
 	for (unsigned i = 0; i < batch->n; i++)
 		parts[i].result = PENDING;
-	batches->waiting = batch;
-	if (!uf_batch_stage(engine)) {
-		batches->waiting = NULL;
+	batches->n_waiting++;
+	if (!stage(engine, batch)) {
+		batches->n_waiting--;
 		batch->parts = NULL;
 		return -EAGAIN;
 	}
@@ -140,10 +164,10 @@ int uf_batch_cancel(uf_engine *engine, int64_t token, int *found)
 	*found = batch != NULL;
 	if (!batch)
 		return 0;
-	if (batch == batches->waiting) {
+	if (waits(batch)) {
 		unsigned staged = batch->staged;
 
-		batches->waiting = NULL;
+		batches->n_waiting--;
 		while (batch->staged < batch->n)
 			settle(batches, batch, batch->staged++, -ECANCELED);
 		batch->n = staged;

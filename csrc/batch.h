@@ -2,7 +2,7 @@
 #ifndef UF_BATCH_H
 #define UF_BATCH_H
 
-#define UF_BATCHES 32
+#define UF_BATCHES 128
 
 struct uf_op;
 
@@ -22,13 +22,13 @@ struct uf_batch {
 
 struct uf_batches {
 	struct uf_batch slots[UF_BATCHES];
-	struct uf_batch *waiting;	/* the one with parts that are not staged yet */
-	unsigned n_done;		/* how many have all results */
+	unsigned n_waiting;	/* how many have parts that are not staged yet */
+	unsigned n_done;	/* how many have all results */
 };
 
 int uf_batch_submit(uf_engine *engine, const struct uf_op *op);
 
-/* Stage what there is room for of the waiting batch: how many parts were staged. */
+/* Stage what there is room for of the waiting batches: how many parts were staged. */
 unsigned uf_batch_stage(uf_engine *engine);
 
 /* Replace completions of parts by those of the batches that they complete: how

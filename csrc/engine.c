@@ -84,6 +84,7 @@ void uf_describe(const uf_engine *engine, uf_info *info)
 {
 	engine->ops->describe(engine, info);
 	info->capacity = engine->capacity;
+	info->worker_share = engine->worker_share;
 	info->opcodes = engine->opcodes;
 }
 

@@ -50,6 +50,7 @@ struct uf_engine {
 	unsigned forks;		/* uf_forks when it was opened */
 	unsigned in_flight;	/* accepted and not yet reaped */
 	unsigned capacity;
+	unsigned worker_share;	/* as in uf_info */
 	unsigned opcodes;
 	int shut;
 	struct uf_batches batches;

@@ -78,7 +78,8 @@ enum uf_submit_flag {
 /* One of the reads or writes of a batch. UF_READ or UF_WRITE with UF_BATCH: addr
  * points to len of these, which belong to the engine as buffers do, and offset means
  * nothing. It is one operation with one completion, whose result is 0; each part's
- * own is here by then. */
+ * own is here by then.
+ * A batch takes at most as much room as it leaves. */
 typedef struct {
 	void *addr;
 	uint64_t len;
@@ -95,6 +96,7 @@ typedef struct {
 typedef struct {
 	unsigned entries;	/* submission queue */
 	unsigned capacity;	/* operations in flight at most */
+	unsigned worker_share;	/* and of one file those that are UF_ASYNC */
 	unsigned features;	/* IORING_FEAT_* of the kernel; 0 for POSIX AIO */
 	unsigned setup_flags;	/* IORING_SETUP_* in force; 0 for POSIX AIO */
 	unsigned opcodes;	/* bit n: opcode n is served */

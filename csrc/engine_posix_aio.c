@@ -236,6 +236,7 @@ static int posix_aio_open(uf_engine *base, unsigned entries, unsigned sqpoll_ms,
 	(void)sqpoll_ms;
 	pthread_once(&aio_once, init_aio);
 	base->capacity = CAPACITY;
+	base->worker_share = CAPACITY;	/* ASYNC means nothing here */
 	base->opcodes = 1u << UF_READ | 1u << UF_WRITE | 1u << UF_FSYNC | 1u << UF_FDATASYNC;
 	engine->thread_each = aio_forks != uf_forks;
 	engine->staged_end = &engine->staged;

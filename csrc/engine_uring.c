@@ -14,8 +14,8 @@
 #define CQ_FACTOR 32
 
 /* io-wq grants 4 bounded workers for each core: on two cores, eight reads that
- * hang would hold up every write and fsync of the ring. */
-#define BOUNDED_WORKERS 64
+ * hang would hold up every write and fsync of the ring. One file gets a quarter. */
+#define BOUNDED_WORKERS 128
 
 /* Of cqes that nobody is told of. */
 #define CANCEL_TOKEN UINT64_MAX
@@ -156,6 +156,7 @@ static int uring_open(uf_engine *base, unsigned entries, unsigned sqpoll_ms, con
 	if (ret)
 		return ret;
 	base->capacity = ring->cq_entries / 2;
+	base->worker_share = BOUNDED_WORKERS / 4;
 	*step = "io_uring_register(PROBE)";
 	ret = probe(engine);
 	if (ret)

@@ -46,6 +46,7 @@ class FakeEngine:
         self.entries = entries
         self.capacity = capacity
         self.opcodes = opcodes
+        self.worker_share = 1 << 30
         self.flushes = 0
         self.in_flight: dict[int, Submitted] = {}
         self.done: list[tuple[int, int]] = []

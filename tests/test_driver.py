@@ -141,13 +141,15 @@ async def test_cancel_in_the_queue_never_reaches_the_engine(
     fd = Descriptor(99)
     tasks = start(driver, 20, fd)
     await turns()
-    assert driver.stats().queued == 12
-    for task in tasks[8:]:
+    others = [start(driver, 1, Descriptor(i))[0] for i in range(10)]
+    await turns()
+    assert driver.stats().queued == 22
+    for task in tasks[4:] + others[4:]:
         task.cancel()
     await turns()
-    assert all(task.cancelled() for task in tasks[8:])
+    assert all(task.cancelled() for task in tasks[4:] + others[4:])
     assert driver.stats().queued == 0
-    assert fd.holders == 8
+    assert fd.holders == 4
     assert driver.stats().submitted == 8
 
 
@@ -528,13 +530,15 @@ def test_the_end_of_what_is_queued(fake: FakeEngine) -> None:
     closed_in_flight, closed, left = (os.open(os.devnull, os.O_RDONLY) for _ in range(3))
     driver.start(CLOSE, Descriptor(closed_in_flight))
     for i in range(fake.capacity - 1):
-        driver.start(FSYNC, Descriptor(99), b"", 0, i)
+        driver.start(FSYNC, Descriptor(99 + i), b"", 0, i)
     driver.start(CLOSE, Descriptor(closed))
     descriptor = Descriptor(left)
     driver.start(WRITE, descriptor, b"x", 1)
+    driver.start(WRITE, descriptor, b"held back", 9)
     descriptor.close_when_idle()
     loop.run_until_complete(turns())
-    assert driver.stats().queued == 2
+    assert driver.stats().queued == 3
+    assert descriptor in driver._held
     cancelled = []
     wait = fake.wait
 

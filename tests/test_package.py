@@ -91,7 +91,7 @@ LAYERS = [
     {"_logdamage", "_logbatch"},
     {"_decoding"},
     {"_native_engine", "_fd", "_inflight", "_batch", "_pool"},
-    {"_ending", "_inotify", "_watch"},
+    {"_ending", "_inotify", "_watch", "_held"},
     {"_choice", "_driver"},
     {"_loop", "_open"},
     {"_names"},

@@ -27,6 +27,7 @@ from uringfile._ending import drivers, end_engine, leak_all
 from uringfile._engine import KIND, OPCODE_NAMES, READ, Engine, EngineInfo
 from uringfile._errors import ClosedFileError, Filename, os_error
 from uringfile._fd import Descriptor
+from uringfile._held import HeldBack
 from uringfile._inflight import InFlight, Operation, leaked_buffers
 from uringfile._native_engine import new_scratch
 from uringfile._poll import AdaptivePoll
@@ -74,7 +75,7 @@ class Stats:
     wakeups: int
     #: Operations in flight now.
     in_flight: int
-    #: Operations that wait for room in the engine now.
+    #: Operations that wait for room in the engine now, or in their file's share of it.
     queued: int
     #: Operations and flushes that were interrupted or refused for the moment (EINTR, EAGAIN,
     #: EBUSY, ENOMEM), and tried again.
@@ -121,6 +122,10 @@ class Driver:
         self._refused_cancels: list[Operation] = []
         # In call order; refused by a full engine, or not offered to it yet.
         self._queue: OrderedDict[int, Operation] = OrderedDict()
+        # And those that their descriptor's share has no room for.
+        self._held = HeldBack(engine)
+        self._capacity = engine.capacity
+        self._unoffered = False  # whether there is room for what is in the queue
         self._tokens = itertools.count()
         self._flush_scheduled = False
         self._yielding: deque[asyncio.Future[None]] = deque()
@@ -139,7 +144,9 @@ class Driver:
             raise
         self._thread = threading.current_thread()
         # It must not refer to self. Interpreter exit is _ending's.
-        self._finalizer = weakref.finalize(self, end_engine, engine, self._in_flight, self._queue)
+        self._finalizer = weakref.finalize(
+            self, end_engine, engine, self._in_flight, self._queue, self._held
+        )
         self._finalizer.atexit = False
         drivers.add(self)
 
@@ -189,8 +196,20 @@ class Driver:
         descriptor.holders += 1
         if self._watch is not None:
             self._watch.started(operation)
-        if self._queue or not self._offer(operation):
-            self._queue[token] = operation
+        if (
+            opcode <= KIND
+            and descriptor.admitted + len(self._in_flight) < self._capacity
+            and descriptor not in self._held
+        ):
+            operation.weight = 1
+            descriptor.admitted += 1
+            if self._queue or not self._offer(operation):
+                self._queue[token] = operation
+        else:
+            self._held.add(operation)
+            self._let_in(descriptor)
+            if self._unoffered:
+                self._offer_queued()
         self._flush_later()
         return operation, future
 
@@ -235,6 +254,8 @@ class Driver:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        if self._unoffered:
+            self._offer_queued()
         if self._refused_cancels:
             self._cancel_again()
         if self._staged:
@@ -265,6 +286,10 @@ class Driver:
             self._offer_queued()
 
     def _resolve(self, operation: Operation, result: int) -> None:
+        descriptor = operation.descriptor
+        descriptor.admitted -= operation.weight
+        if self._held:
+            self._let_in(descriptor)
         operation.holds.release()
         if self._watch is not None:
             self._watch.ended(operation.token)
@@ -276,7 +301,15 @@ class Driver:
         elif operation.on_orphan is not None:
             operation.on_orphan(result)
 
+    def _let_in(self, descriptor: Descriptor) -> None:
+        """Operations of the descriptor that were held back join the queue."""
+        while operation := self._held.take(descriptor, len(self._in_flight) + len(self._queue)):
+            self._queue[operation.token] = operation
+            self._unoffered = True
+            self._flush_soon()
+
     def _offer_queued(self) -> None:
+        self._unoffered = False
         queue = self._queue
         while queue:
             token, operation = next(iter(queue.items()))
@@ -298,7 +331,7 @@ class Driver:
     def cancel(self, operation: Operation) -> None:
         """Ask for it to be stopped, at once: data must not come to it that others wait for."""
         token = operation.token
-        if self._queue.pop(token, None) is not None:
+        if self._queue.pop(token, None) is not None or self._held.remove(operation):
             self._cancelled += 1
             self._resolve(operation, -errno.ECANCELED)
         elif token in self._in_flight:
@@ -329,7 +362,8 @@ class Driver:
 
     def cancel_holders(self, descriptor: Descriptor, *, writes: bool, filename: Filename) -> None:
         """The descriptor is being closed: whoever waits for a read of it is told so."""
-        for operation in [*self._queue.values(), *self._in_flight.values()]:
+        waiting = [*self._queue.values(), *self._held.get(descriptor, {}).values()]
+        for operation in [*waiting, *self._in_flight.values()]:
             if operation.descriptor is not descriptor:
                 continue
             if not writes and operation.opcode & KIND != READ:
@@ -412,7 +446,7 @@ class Driver:
             flushes=self._flushes,
             wakeups=self._wakeups,
             in_flight=len(self._in_flight),
-            queued=len(self._queue),
+            queued=len(self._queue) + sum(map(len, self._held.values())),
             retried=self._retried,
             in_threads=self.in_threads,
             demoted=self.demoted,
@@ -421,7 +455,7 @@ class Driver:
 
     def pending(self) -> list[PendingOperation]:
         """What is in flight, or waits for room."""
-        operations = [*self._in_flight.values(), *self._queue.values()]
+        operations = [*self._in_flight.values(), *self._queue.values(), *self._held.operations()]
         explain = describe if self._watch is None else self._watch.describe
         return [explain(operation) for operation in operations]
 
@@ -431,7 +465,7 @@ class Driver:
             leak_all(self._in_flight)
         elif self._finalizer.detach():
             # Called by name: by now weakref may have shut its finalizers down.
-            end_engine(self.engine, self._in_flight, self._queue)
+            end_engine(self.engine, self._in_flight, self._queue, self._held)
 
     def forget_after_fork(self) -> None:
         """In the child: drop its copies of the parent's descriptors, and nothing else."""

@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from uringfile._engine import CLOSE, KIND, READ, Engine
+from uringfile._held import HeldBack
 from uringfile._inflight import InFlight, Operation, leak
 
 if TYPE_CHECKING:
@@ -23,13 +24,15 @@ LINGER_SECONDS = 0.5
 STUBBORN_SECONDS = 0.05
 
 
-def end_engine(engine: Engine, in_flight: InFlight, queue: InFlight) -> None:
+def end_engine(engine: Engine, in_flight: InFlight, queue: InFlight, held: HeldBack) -> None:
     """Refuse, cancel, reap until nothing is in flight; keep for ever what does not stop.
     What is queued never was in flight; descriptors that it should close are closed here."""
     try:
         engine.shutdown()
-        while queue:
-            _, operation = queue.popitem()
+        queued = [*queue.values(), *held.operations()]
+        queue.clear()
+        held.clear()
+        for operation in queued:
             _settle(operation, _close_unasked(operation))
         stubborn = _cancel_all(engine, in_flight)
         start = time.monotonic()

@@ -78,6 +78,9 @@ class Engine(Protocol):
     name: str
     eventfd: int
     opcodes: int
+    #: How many operations may be in flight, and how many ``ASYNC`` ones of one file.
+    capacity: int
+    worker_share: int
     #: Whether reads ask the page cache first, and how.
     inline: bool
     read_nowait: Callable[[int, Any, int, int], int]

@@ -15,11 +15,13 @@ class Descriptor:
     takes several operations holds it from the first to the last.
     """
 
-    __slots__ = ("_close_when_idle", "_idle", "closing", "fd", "holders")
+    __slots__ = ("_close_when_idle", "_idle", "admitted", "closing", "fd", "holders")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.holders = 0
+        #: What its operations take of its share; the driver counts.
+        self.admitted = 0
         #: close() has been called: no read may begin any more.
         self.closing = False
         self._idle: asyncio.Future[None] | None = None
@@ -64,6 +66,14 @@ class NoDescriptor(Descriptor):
 
     def __init__(self) -> None:
         super().__init__(-100)  # AT_FDCWD
+
+    @property
+    def admitted(self) -> int:
+        return 0
+
+    @admitted.setter
+    def admitted(self, count: int) -> None:
+        """It is no file, and all loops have it."""
 
     def release(self) -> None:
         pass

@@ -21,7 +21,7 @@ class Operation:
     """One submission, as the kernel sees it. Who waits for it only the driver knows: the
     table must not keep a task, and so a loop, alive."""
 
-    __slots__ = ("descriptor", "holds", "on_orphan", "request", "token")
+    __slots__ = ("descriptor", "holds", "on_orphan", "request", "token", "weight")
 
     def __init__(
         self,
@@ -36,6 +36,8 @@ class Operation:
         self.holds = descriptor
         #: What the engine is told: opcode, fd, memory, length, offset, token.
         self.request = request
+        #: What it takes of its descriptor's share; 0 while it is held back.
+        self.weight = 0
         #: Called with the result when nobody waits for it any more (an fd to close).
         self.on_orphan = on_orphan
 

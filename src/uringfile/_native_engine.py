@@ -137,6 +137,8 @@ class NativeEngine:
         self.eventfd: int = lib.uf_eventfd(self._handle)
         info = self._info()
         self.opcodes: int = info.opcodes
+        self.capacity: int = info.capacity
+        self.worker_share: int = info.worker_share
         self._lanes = ffi.new("int[]", _MOST_LANES)
         if name == "io_uring":
             self.forget_fd = _no_lanes  # type: ignore[assignment]

@@ -95,6 +95,7 @@ class FileUser(Actor):
             all(op.inode != self.inode for op in engine.ops.values())
             and not engine.done
             and not self.world.driver._queue
+            and not self.world.driver._held
             and not self.world.loop.jobs
         )
 

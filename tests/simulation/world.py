@@ -283,7 +283,8 @@ class World:
         held: dict[int, int] = {}
         descriptors: dict[int, Descriptor] = {}
         operation: Operation
-        for operation in [*in_flight.values(), *driver._queue.values()]:
+        held_back = {operation.token: operation for operation in driver._held.operations()}
+        for operation in [*in_flight.values(), *driver._queue.values(), *held_back.values()]:
             descriptor = operation.holds
             held[id(descriptor)] = held.get(id(descriptor), 0) + 1
             descriptors[id(descriptor)] = descriptor
@@ -292,7 +293,7 @@ class World:
                 raise self.fail(
                     f"{n} operations hold a descriptor, it says {descriptors[key].holders}"
                 )
-        if not driver._futures.keys() <= {*in_flight, *driver._queue}:
+        if not driver._futures.keys() <= {*in_flight, *driver._queue, *held_back}:
             raise self.fail("somebody waits for an operation that is neither queued nor in flight")
         for op in engine.ops.values():
             if op.flushed and op.opcode != CLOSE:
