@@ -53,6 +53,8 @@ TARGETS = [
     Target("256 tasks, preallocated", "write + fdatasync", 30),
     Target("1 task", "write + fdatasync", 1),
     Target("1 task, preallocated", "write + fdatasync", 1),
+    Target("256 tasks, direct", "write + fdatasync", 30),
+    Target("1 task, direct", "write + fdatasync", 1),
     Target("nowait", "open().write", 0.5),
 ]
 
@@ -217,10 +219,12 @@ def contenders(bench: Bench) -> dict[str, Callable[[], float]]:
         "256 tasks": bench.log_256,
         "C, the same batches": bench.c_program,
         "256 tasks, preallocated": lambda: bench.log(TASKS, preallocate=4 << 20),
+        "256 tasks, direct": lambda: bench.log(TASKS, direct=True),
         "256 tasks, posix_aio": lambda: bench.log(TASKS, engine="posix_aio"),
         "aiofile, 256 tasks": bench.aiofile,
         "1 task": lambda: bench.log(1),
         "1 task, preallocated": lambda: bench.log(1, preallocate=4 << 20),
+        "1 task, direct": lambda: bench.log(1, direct=True),
         "nowait": bench.nowait,
         "open().write": bench.buffered,
     }

@@ -3,7 +3,7 @@
 ``python -m benchmarks.log_disk [--dir DIR] [--rounds N]`` compares, by one thread: write and
 fdatasync; a write with O_DSYNC; the same into blocks that were reserved by fallocate, or written
 with zeros before (``once`` does not count that); and O_DIRECT into both. It is why LogWriter uses
-O_DSYNC, reserves with fallocate, and has no mode with O_DIRECT. Ratios are to write and fdatasync.
+O_DSYNC, and fills the blocks ahead with zeros for O_DIRECT. Ratios are to write and fdatasync.
 """
 
 from __future__ import annotations

@@ -129,6 +129,16 @@ def make_cold(fd: int) -> None:
     pytest.skip("the page cache does not let go of the file here")
 
 
+def need_direct(directory: Path) -> None:
+    """A named skip where the file system has no O_DIRECT."""
+    try:
+        os.close(os.open(directory / "probe", os.O_RDWR | os.O_CREAT | os.O_DIRECT))
+    except OSError as error:
+        pytest.skip(f"this file system has no O_DIRECT: {error}")
+    finally:
+        (directory / "probe").unlink(missing_ok=True)
+
+
 def open_fds() -> set[str]:
     gc.collect()
     return {

@@ -159,7 +159,7 @@ def _perform(operation: Submitted) -> int:
             ffi.memmove(memory, data, len(data))
             return len(data)
         if opcode == _engine.WRITE:
-            data = bytes(ffi.buffer(memory, operation.length))
+            data = ffi.buffer(memory, operation.length)  # in place, for O_DIRECT
             return os.pwrite(operation.fd, data, operation.offset)
         if opcode == _engine.FTRUNCATE:
             os.ftruncate(operation.fd, operation.offset)

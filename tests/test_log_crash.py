@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import count
+from conftest import count, need_direct
 
 from uringfile._rotation import rotated_files
 
@@ -38,10 +38,11 @@ async def write(log, numbers, rng):
         await log.append(b"%08d %s\\n" % (number, b"x" * size))
         os.write(1, b"%d\\n" % number)
 
-async def main(path, engine, sync, first, seed, rotate):
+async def main(path, engine, sync, first, seed, rotate, direct):
     options = {"rotate_size": 100_000, "compress": seed % 2 == 0} if rotate else {}
     if seed % 3 == 0:
         options["preallocate"] = 1 << 18
+    options["direct"] = direct
     rng = random.Random(seed)
     numbers = itertools.count(first)
     for _ in range(60):  # the kernel may still be writing for the one that was killed
@@ -55,8 +56,8 @@ async def main(path, engine, sync, first, seed, rotate):
         os.write(1, b"open\\n")
         await asyncio.gather(*[write(log, numbers, rng) for _ in range(40)])
 
-path, engine, sync, first, seed, rotate = sys.argv[1:]
-asyncio.run(main(path, engine, sync, int(first), int(seed), rotate == "True"))
+path, engine, sync, first, seed, rotate, direct = sys.argv[1:]
+asyncio.run(main(path, engine, sync, int(first), int(seed), rotate == "True", direct == "True"))
 """
 
 
@@ -76,9 +77,14 @@ async def accept(log, record):
 
 
 @pytest.mark.parametrize("rotate", [False, True])
-@pytest.mark.parametrize("sync", ["always", "interval", "never"])
-def test_kill(tmp_path: Path, engine: str, sync: str, rotate: bool) -> None:
+@pytest.mark.parametrize(
+    ("sync", "direct"),
+    [("always", False), ("interval", False), ("never", False), ("always", True), ("never", True)],
+)
+def test_kill(tmp_path: Path, engine: str, sync: str, direct: bool, rotate: bool) -> None:
     """Each run goes on with the log that the one before it has left; now and then anew."""
+    if direct:
+        need_direct(tmp_path)
     rng = random.Random(11)
     told = 0
     for kill in range(max(1, KILLS // 6)):
@@ -86,7 +92,7 @@ def test_kill(tmp_path: Path, engine: str, sync: str, rotate: bool) -> None:
             path = tmp_path / f"log{kill}"
             acknowledged: set[int] = set()
             first = 0
-        arguments = [str(path), engine, sync, str(first), str(kill), str(rotate)]
+        arguments = [str(path), engine, sync, str(first), str(kill), str(rotate), str(direct)]
         acknowledged |= killed(arguments, rng.random() * 0.2)
         told += len(acknowledged)
         records = content(path)
@@ -103,7 +109,7 @@ def test_kill(tmp_path: Path, engine: str, sync: str, rotate: bool) -> None:
 def test_the_kill_catches_a_liar(tmp_path: Path) -> None:
     for kill in range(50):
         path = tmp_path / f"log{kill}"
-        told = killed([str(path), "posix_aio", "always", "0", "1", "False"], 0.05, LIAR)
+        told = killed([str(path), "posix_aio", "always", "0", "1", "False", "False"], 0.05, LIAR)
         if told - {int(line[:8]) for line in content(path).split(b"\n")[:-1]}:
             return
     raise AssertionError("no record was lost")
@@ -151,6 +157,8 @@ async def main():
         options["framed"] = True
     if os.environ["POWER_MODE"] == "rotated":
         options["rotate_size"] = 10_000
+    if os.environ["POWER_MODE"] == "direct":
+        options.update(direct=True, preallocate=1 << 16)
     async with LogWriter(
         sys.argv[1] + "/log", sync="never" if liar else "always", torn_line="cut", **options
     ) as log:
@@ -170,7 +178,10 @@ from uringfile._rotation import rotated_files
 async def main(path, last):
     framed = os.environ["POWER_MODE"] == "framed"
     preallocate = 1 << 16 if os.environ["POWER_MODE"] == "preallocated" else 0
-    async with LogWriter(path, torn_line="cut", framed=framed, preallocate=preallocate) as log:
+    direct = os.environ["POWER_MODE"] == "direct"
+    async with LogWriter(
+        path, torn_line="cut", framed=framed, preallocate=preallocate, direct=direct
+    ) as log:
         await log.append(b"new" if framed else b"new\\n")
     lines = []
     for name in [*[name for _, name in rotated_files(path)], path]:
@@ -235,6 +246,10 @@ def power_cut(
         ("ext4", "rotated", "io_uring"),
         ("xfs", "plain", "io_uring"),
         ("btrfs", "plain", "io_uring"),
+        ("ext4", "direct", "io_uring"),
+        ("ext4", "direct", "posix_aio"),
+        ("xfs", "direct", "io_uring"),
+        ("btrfs", "direct", "io_uring"),
     ],
 )
 def test_no_power_cut_loses_what_was_acknowledged(

@@ -99,6 +99,8 @@ LAYERS = [
     {"_ostree"},
     {"os"},
     {"_direct", "_streamio", "_gather", "_logfile"},
+    {"_logdirect"},
+    {"_logopen"},
     {"_commit"},
     {"_log"},
     {"_openfile"},

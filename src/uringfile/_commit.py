@@ -17,7 +17,8 @@ from typing import Literal, NamedTuple
 from uringfile._background import Background
 from uringfile._driver import Driver
 from uringfile._logbatch import Batch, Queued, Waiter, fail_all
-from uringfile._logfile import Begun, LogFile, Shape, open_log, rotate_log
+from uringfile._logfile import Begun, LogFile, Shape
+from uringfile._logopen import open_log, rotate_log
 from uringfile._open import in_thread
 from uringfile._rotation import compress, prune
 
@@ -370,6 +371,7 @@ class GroupCommit:
         if there and then == REOPEN:
             self._shift(self.written)  # nothing has changed
             return
+        await old.trim(self.written)
         await old.sync()
         if there:
             new = await rotate_log(old)

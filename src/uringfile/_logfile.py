@@ -1,36 +1,23 @@
-"""The file below a log: found, locked, its end repaired, written at that end, synced, cut."""
+"""The file below a log, open: written at its end, synced, cut."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import os
-import stat
-import time
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from uringfile._driver import NO_BUFFER, Driver
 from uringfile._engine import ASYNC, FALLOCATE, FDATASYNC, FTRUNCATE, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
-from uringfile._frames import FrameSplitter
 from uringfile._inflight import Operation
-from uringfile._logdamage import check_torn
-from uringfile._native_engine import Identity, identify, inside, pin
-from uringfile._open import close_descriptor, in_thread, is_local
-from uringfile._rotation import rotate, sync_directory, undo_half_rotation
+from uringfile._native_engine import inside, pin
+from uringfile._open import close_descriptor, in_thread
 
 TornLine = Literal["newline", "cut", "keep"]
 Begun = tuple[Operation, "asyncio.Future[int]"]
-
-_SCAN = 1 << 16
-_CHUNK = 1 << 20
-
-# How long a lock is waited for, in seconds.
-_PATIENCE = 0.5
 
 # From here on a write is not tried on the loop's thread, which would copy it there (XFS, btrfs).
 _INLINE_WRITE = 64 * 1024
@@ -44,114 +31,11 @@ class Shape(NamedTuple):
     framed: bool
     torn_line: TornLine
     preallocate: int
+    direct: bool
 
     @property
     def flags(self) -> int:
         return os.O_RDWR | os.O_CLOEXEC | (os.O_DSYNC if self.dsync else 0)
-
-
-def open_locked(path: str, shape: Shape) -> tuple[int, int]:
-    """Open, or make, the file and become its one owner: descriptor and logical end.
-
-    What is in it then is durable, and so is its name.
-    """
-    while True:
-        fd = os.open(path, shape.flags | os.O_CREAT, shape.permissions)
-        try:
-            _lock(fd, path)
-            if not _is_at(fd, path):  # it was rotated before we had the lock
-                os.close(fd)
-                continue
-            undo_half_rotation(path)
-            end = _repair(fd, path, shape)
-            os.fsync(fd)
-            sync_directory(path)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd, end
-
-
-def _lock(fd: int, path: str) -> None:
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise OSError(errno.EINVAL, "a log must be a regular file", path)
-    # Of a process that was killed the kernel ends the operations, and only then its lock;
-    # with io_uring that takes until some 20 ms after its end can be seen.
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                raise BlockingIOError(
-                    error.errno, "the log has another owner, in this process or another", path
-                ) from None
-        time.sleep(0.005)
-
-
-def _is_at(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-# ---- the end of the file -----------------------------------------------------------
-
-
-def _repair(fd: int, path: str, shape: Shape) -> int:
-    """Cut what no record is; the offset at which the next one goes. Raises
-    ``CorruptLogError`` where records would be cut that no crash has torn."""
-    size = os.fstat(fd).st_size
-    end = _end_of_frames(fd) if shape.framed else _end_of_lines(fd, size, shape)
-    if end < size:
-        if shape.framed:
-            check_torn(partial(os.pread, fd), end, size, path)
-        os.ftruncate(fd, end)
-    ends_lines = not shape.framed and shape.torn_line == "newline"
-    if ends_lines and end and os.pread(fd, 1, end - 1) != b"\n":
-        end += os.pwrite(fd, b"\n", end)
-    return end
-
-
-def _end_of_frames(fd: int) -> int:
-    splitter = FrameSplitter()
-    offset = 0
-    while not splitter.invalid and (piece := os.pread(fd, _CHUNK, offset)):
-        splitter.feed(piece)
-        offset += len(piece)
-    return splitter.offset
-
-
-def _end_of_lines(fd: int, size: int, shape: Shape) -> int:
-    """Behind the last byte that is not NUL; behind the last newline, if that is asked for."""
-    if shape.torn_line == "keep" and not shape.preallocate:
-        return size
-    end = _rfind(fd, size, _not_nul)
-    return _rfind(fd, end, _newline) if shape.torn_line == "cut" else end
-
-
-def _not_nul(piece: bytes) -> int:
-    return len(piece.rstrip(b"\0"))
-
-
-def _newline(piece: bytes) -> int:
-    return piece.rfind(b"\n") + 1
-
-
-def _rfind(fd: int, end: int, last: Any) -> int:
-    """Behind the last byte before ``end`` that ``last`` finds, searched from the end."""
-    while end:
-        start = max(0, end - _SCAN)
-        found: int = last(os.pread(fd, end - start, start))
-        if found:
-            return start + found
-        end = start
-    return 0
-
-
-# ---- the open file -----------------------------------------------------------------
 
 
 class LogFile:
@@ -215,11 +99,14 @@ class LogFile:
         start, step = self._allocated, self.shape.preallocate
         length = -(-(end - start) // step) * step
         self._padded = True
-        if self.driver.serves(FALLOCATE):
-            ret = await self.driver.run(FALLOCATE, self.descriptor, NO_BUFFER, length, start)
-        else:
-            ret = await self._in_thread(_fallocate, start, length)
+        ret = await self._reserve(start, length)
         self._allocated = -1 if ret else start + length
+
+    async def _reserve(self, start: int, length: int) -> int:
+        """fallocate(2): 0 or a negative errno."""
+        if self.driver.serves(FALLOCATE):
+            return await self.driver.run(FALLOCATE, self.descriptor, NO_BUFFER, length, start)
+        return await self._in_thread(_fallocate, start, length)
 
     async def sync(self) -> None:
         """fdatasync(2): what was written before is on the disk. No error is tried again."""
@@ -247,19 +134,33 @@ class LogFile:
     def is_at_path(self) -> bool:
         """Whether the path still names this file; two system calls that may wait where the
         file is not local."""
-        return _is_at(self.descriptor.fd, self.path)
+        return is_at(self.descriptor.fd, self.path)
+
+    async def trim(self, end: int) -> None:
+        """Cut what was allocated behind ``end``, where no record follows any more."""
+        if self._padded:
+            await self.cut(end)
+            await self.sync()
+            self._padded = False
 
     async def close(self, end: int | None) -> None:
-        """Cut what was allocated behind ``end`` (``None``: leave it), and close."""
+        """Trim it (``None``: leave it as it is), and close."""
         try:
-            if self._padded and end is not None:
-                await self.cut(end)
-                await self.sync()
+            if end is not None:
+                await self.trim(end)
         finally:
             await self.descriptor.idle()
             # By name: a child between fork and exec may have the descriptor for a moment.
             await self._in_thread(_unlock)
             await close_descriptor(self.driver, self.descriptor, self.path, at_once=False)
+
+
+def is_at(fd: int, path: str) -> bool:
+    """Whether the path names this file."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _fallocate(fd: int, start: int, length: int) -> int:
@@ -281,43 +182,3 @@ def _ftruncate(fd: int, end: int) -> int:
     except OSError as error:
         return -(error.errno or errno.EIO)
     return 0
-
-
-async def open_log(driver: Driver, path: str, shape: Shape) -> LogFile:
-    """Open the log at ``path``. Cancelled, it leaves no descriptor behind."""
-    fd, end = await in_thread(
-        driver, Descriptor(-1), open_locked, path, shape, on_orphan=_close_orphan
-    )
-    return await _adopt(driver, fd, path, shape, end)
-
-
-async def rotate_log(file: LogFile) -> LogFile:
-    """The new file at the path of ``file``, which has got a number."""
-    flags, permissions = file.shape.flags, file.shape.permissions
-    fd = await in_thread(
-        file.driver,
-        file.descriptor,
-        rotate,
-        file.path,
-        flags,
-        permissions,
-        on_orphan=lambda fd: _close_orphan((fd, 0)),
-    )
-    return await _adopt(file.driver, fd, file.path, file.shape, 0)
-
-
-async def _adopt(driver: Driver, fd: int, path: str, shape: Shape, end: int) -> LogFile:
-    driver.forget(fd)  # the number may have been another file's
-    descriptor = Descriptor(fd)
-    try:
-        identity: Identity = identify(fd)
-        local = await is_local(driver, descriptor, identity)
-    except BaseException:
-        descriptor.close_when_idle()
-        raise
-    return LogFile(driver, descriptor, path, shape, end, local)
-
-
-def _close_orphan(opened: tuple[int, int]) -> None:
-    with contextlib.suppress(OSError):
-        os.close(opened[0])

@@ -28,7 +28,7 @@ from uringfile import (
     _file,
     _gather,
     _log,
-    _logfile,
+    _logopen,
     _manyfile,
     _openfile,
     _poll,
@@ -412,12 +412,12 @@ class World:
         clock = Clock(self)
         rng = self.rng
         replaced = [
-            *[(module, "time", clock) for module in (_poll, _commit, _ending, _logfile)],
+            *[(module, "time", clock) for module in (_poll, _commit, _ending, _logopen)],
             (_openfile, "running_driver", lambda engine: self.driver),
             (_log, "running_driver", lambda engine: self.driver),
             (_openfile, "open_cached", self._open_cached),
             (_openfile, "is_local", self._is_local),
-            (_logfile, "is_local", self._is_local),
+            (_logopen, "is_local", self._is_local),
             (_batch, "read_many_nowait", self.engine.read_many_nowait),
             # Smaller, so that a short simulation gets to see both sides of them.
             (_driver, "TURN_BUDGET", rng.choice([2, 16, 256])),
