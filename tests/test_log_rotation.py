@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conftest import open_fds
 
-from uringfile import LogWriter, _commit, _rotation
+from uringfile import LogWriter, _commit, _logopen, _rotation
 
 
 @pytest.fixture
@@ -362,3 +362,21 @@ async def test_a_second_owner_waits_for_no_rotated_file(path: Path, engine: Any)
             os.open = real
         assert opened
         os.close(stale)
+
+
+async def test_a_rotated_file_keeps_no_reserved_blocks(
+    path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are cut before it gets its number: nobody would, after a kill in between."""
+    sizes = []
+    real = _logopen.rotate
+
+    def rotate(path: str, flags: int, permissions: int) -> int:
+        sizes.append(os.stat(path).st_size)
+        return real(path, flags, permissions)
+
+    monkeypatch.setattr(_logopen, "rotate", rotate)
+    async with LogWriter(path, engine=engine, rotate_size=100, preallocate=1 << 20) as log:
+        for _ in range(3):
+            await log.append(b"x" * 59 + b"\n")
+    assert sizes == [60, 60]
