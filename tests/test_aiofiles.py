@@ -416,10 +416,18 @@ async def _with_opener(path: Path) -> None:
         await file.close()
 
 
+async def _is_remote(*args: Any) -> bool:
+    await asyncio.sleep(0)
+    return False
+
+
 @pytest.mark.parametrize("work", [_read, _write, _with_opener])
+@pytest.mark.parametrize("local", [True, False], ids=["local", "remote"])
 async def test_cancelling_leaks_no_descriptor(
-    lines: Path, work: Any, monkeypatch: pytest.MonkeyPatch
+    lines: Path, work: Any, local: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not local:
+        monkeypatch.setattr(_openfile, "is_local", _is_remote)
     # Nothing is done inline, so that there is something to be cancelled.
     monkeypatch.setenv("URINGFILE_INLINE", "off")
     monkeypatch.setattr(_openfile, "open_cached", lambda *args: -1)

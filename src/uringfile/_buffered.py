@@ -90,14 +90,14 @@ class Buffered(FileIOWrapperBase):
             return
         if not self.file.open_at_once():
             await self.file.open()
-        if not self.file._local:
-            self._known_size = (await self.file.stat()).st_size
-        if not self._closed:  # by another task, meanwhile
-            return
         try:
-            self._attach_open_file()
+            if not self.file._local:
+                self._known_size = (await self.file.stat()).st_size
+            if self._closed:  # or another task has done it meanwhile
+                self._attach_open_file()
         except BaseException:
-            await self.file.close()
+            if not self._shared.users:
+                await self.file.close()
             raise
 
     def _attach_open_file(self) -> None:
