@@ -116,6 +116,9 @@ LAYERS = [
     {"_binary", "_textposition"},
     {"_textfile"},
     {"_stream", "_detach"},
+    {"_temporary"},
+    {"_spooled"},
+    {"tempfile"},
     {"_bench"},
     {"aiofiles"},
 ]

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 import sys
 
+from uringfile.aiofiles import tempfile
 from uringfile.aiofiles.threadpool import (
     open,
     stderr,
@@ -28,6 +29,7 @@ __all__ = [
     "stdin_bytes",
     "stdout",
     "stdout_bytes",
+    "tempfile",
 ]
 
 

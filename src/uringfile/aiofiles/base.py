@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from uringfile._binary import BinaryFileWrapper
 from uringfile._detach import detach
 from uringfile._fileobject import FileIOWrapperBase
+from uringfile._spooled import SpooledTemporaryFile
 from uringfile._textfile import TextFileWrapper
 
 P = ParamSpec("P")
@@ -59,7 +60,7 @@ class AsyncBase:
 
     @property
     def _is_ours(self) -> bool:
-        return isinstance(self._file, FileIOWrapperBase)
+        return isinstance(self._file, (FileIOWrapperBase, SpooledTemporaryFile))
 
     async def _call(self, name: str, *args: Any) -> Any:
         if not self._is_ours:
