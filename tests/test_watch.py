@@ -47,6 +47,8 @@ async def test_pending_operations_without_debugging(engine: Any) -> None:
 async def test_debug_mode_tells_who_waits(
     engine: Any, by: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # A dictConfig() of another test may have disabled what loggers there were.
+    monkeypatch.setattr(logging.getLogger("uringfile"), "disabled", False)
     monkeypatch.setenv("URINGFILE_SLOW_MS", "50")
     if by == "asyncio":
         asyncio.get_running_loop().set_debug(True)
