@@ -88,7 +88,7 @@ LAYERS = [
     {"_cookie", "_newlines", "_window", "_background", "_rotation", "_frames_search"},
     {"_backlog", "_linefile"},
     {"logging"},
-    {"_logdamage", "_logbatch"},
+    {"_logdamage", "_logbatch", "_logpolicy"},
     {"_decoding"},
     {"_native_engine", "_fd", "_inflight", "_batch", "_pool"},
     {"_ending", "_inotify", "_watch", "_held"},

@@ -12,17 +12,15 @@ import contextlib
 import errno
 import time
 from collections import deque
-from typing import Literal, NamedTuple
 
 from uringfile._background import Background
 from uringfile._driver import Driver
-from uringfile._logbatch import Batch, Queued, Waiter, fail_all
-from uringfile._logfile import Begun, LogFile, Shape
+from uringfile._logbatch import Batch, Queued, Waiter, fail_all, wake_all
+from uringfile._logfile import Begun, LogFile
 from uringfile._logopen import open_log, rotate_log
+from uringfile._logpolicy import Policy, Shape
 from uringfile._open import in_thread
-from uringfile._rotation import compress, prune
-
-SyncPolicy = Literal["always", "interval", "never"]
+from uringfile._rotation import tidy
 
 # How often the path is looked at: has somebody moved the file away?
 LOOK_SECONDS = 1.0
@@ -32,18 +30,6 @@ OVERLAPS = 64
 
 ROTATE = "rotate"
 REOPEN = "reopen"
-
-
-class Policy(NamedTuple):
-    """What a log does when (the parameters of ``LogWriter``)."""
-
-    sync: SyncPolicy
-    interval: float
-    max_buffered: int
-    rotate_size: int
-    rotate_seconds: float | None
-    keep: int | None
-    compress: bool
 
 
 class GroupCommit:
@@ -277,7 +263,7 @@ class GroupCommit:
                 await file.sync()
                 if file is self._file:
                     self.durable = max(self.durable, written)
-                _wake(waiters)
+                wake_all(waiters)
                 if not self._sync_waiters:
                     break
         except BaseException as error:
@@ -404,14 +390,5 @@ class GroupCommit:
         if before is not None:
             with contextlib.suppress(Exception):  # what it has left is done now
                 await before.wait()
-        if self._policy.keep is not None:
-            await in_thread(self._driver, file.descriptor, prune, file.path, self._policy.keep)
-        if self._policy.compress:
-            await in_thread(self._driver, file.descriptor, compress, file.path)
-
-
-def _wake(waiters: list[Waiter]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)
-    waiters.clear()
+        keep, packed = self._policy.keep, self._policy.compress
+        await in_thread(self._driver, file.descriptor, tidy, file.path, keep, packed)

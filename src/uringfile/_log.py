@@ -11,15 +11,15 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from uringfile._background import Background
-from uringfile._commit import GroupCommit, Policy, SyncPolicy
+from uringfile._commit import GroupCommit
 from uringfile._driver import runs_here
 from uringfile._engine import EngineName
 from uringfile._errors import ClosedFileError
 from uringfile._frames import crc32c, frame
 from uringfile._logbatch import Queued
 from uringfile._logdirect import STEP
-from uringfile._logfile import Shape, TornLine
 from uringfile._logopen import open_log
+from uringfile._logpolicy import Policy, Shape, SyncPolicy, TornLine
 from uringfile._loop import running_driver
 
 Record = bytes | bytearray | memoryview | str

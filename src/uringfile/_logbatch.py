@@ -105,6 +105,13 @@ class Queued:
         self.batch: Batch | None = None
 
 
+def wake_all(waiters: list[Waiter]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()
+
+
 def fail_all(waiters: list[Waiter], error: Callable[[], Exception]) -> None:
     for waiter in waiters:
         if not waiter.done():

@@ -22,7 +22,8 @@ from uringfile._driver import Driver
 from uringfile._engine import ASYNC, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
-from uringfile._logfile import Begun, LogFile, Shape
+from uringfile._logfile import Begun, LogFile
+from uringfile._logpolicy import Shape
 from uringfile._native_engine import Identity, inside, pin
 
 #: Bytes of disk that are reserved ahead, unless ``preallocate`` says otherwise.

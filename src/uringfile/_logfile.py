@@ -6,36 +6,21 @@ import asyncio
 import errno
 import fcntl
 import os
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from uringfile._driver import NO_BUFFER, Driver
 from uringfile._engine import ASYNC, FALLOCATE, FDATASYNC, FTRUNCATE, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
 from uringfile._inflight import Operation
+from uringfile._logpolicy import Shape
 from uringfile._native_engine import inside, pin
 from uringfile._open import close_descriptor, in_thread
 
-TornLine = Literal["newline", "cut", "keep"]
 Begun = tuple[Operation, "asyncio.Future[int]"]
 
 # From here on a write is not tried on the loop's thread, which would copy it there (XFS, btrfs).
 _INLINE_WRITE = 64 * 1024
-
-
-class Shape(NamedTuple):
-    """How the file of a log is opened, and what may stand at its end."""
-
-    permissions: int
-    dsync: bool
-    framed: bool
-    torn_line: TornLine
-    preallocate: int
-    direct: bool
-
-    @property
-    def flags(self) -> int:
-        return os.O_RDWR | os.O_CLOEXEC | (os.O_DSYNC if self.dsync else 0)
 
 
 class LogFile:

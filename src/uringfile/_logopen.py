@@ -16,7 +16,8 @@ from uringfile._fd import Descriptor
 from uringfile._frames import FrameSplitter
 from uringfile._logdamage import check_torn
 from uringfile._logdirect import DirectLogFile, block_size
-from uringfile._logfile import LogFile, Shape, is_at
+from uringfile._logfile import LogFile, is_at
+from uringfile._logpolicy import Shape
 from uringfile._native_engine import Identity, identify
 from uringfile._open import in_thread, is_local
 from uringfile._rotation import rotate, sync_directory, undo_half_rotation

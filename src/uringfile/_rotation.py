@@ -88,6 +88,14 @@ def _set_aside(path: str, name: str) -> None:
         os.rename(path, name)  # a file system without hard links; path is missing for a moment
 
 
+def tidy(path: str, keep: int | None, packed: bool) -> None:
+    """Delete, then compress."""
+    if keep is not None:
+        prune(path, keep)
+    if packed:
+        compress(path)
+
+
 def prune(path: str, keep: int) -> None:
     """Delete all but the ``keep`` newest."""
     found = rotated_files(path)
