@@ -8,8 +8,11 @@ import inspect
 import io
 import locale
 import os
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -296,10 +299,7 @@ async def test_wrap_of_ours(lines: Path) -> None:
 
 
 async def test_wrap_uses_the_executor() -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(1, "mine") as executor:
-        import threading
 
         class Python(io.StringIO):
             def read(self, size: int | None = -1) -> str:
@@ -323,6 +323,48 @@ async def test_files_are_mocked_as_aiofiles_documents_it() -> None:
     assert threadpool.sync_open is builtins.open
 
 
+# ---- os, os.path --------------------------------------------------------------------
+
+
+async def test_os_has_what_aiofiles_has(tmp_path: Path) -> None:
+    executor = mock.Mock()
+    more: Any = {"loop": asyncio.get_running_loop(), "executor": executor}
+    path = tmp_path / "a" / "b"
+    await aiofiles.os.makedirs(path, exist_ok=True, **more)
+    assert await aiofiles.os.path.isdir(path, **more)
+    assert await aiofiles.os.listdir(tmp_path, **more) == ["a"]
+    assert await aiofiles.os.stat(path, **more) == os.stat(path)
+    assert await aiofiles.os.getcwd() == os.getcwd()
+    assert await aiofiles.ospath.abspath("x", **more) == os.path.abspath("x")
+    assert not executor.mock_calls
+    assert inspect.iscoroutinefunction(aiofiles.os.stat)
+    for name in aiofiles.os.__all__:
+        assert hasattr(aiofiles.os, name)
+
+
+async def test_scandir_is_for_a_plain_loop(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).touch()
+    with await aiofiles.os.scandir(tmp_path) as entries:
+        first = next(entries)
+        assert isinstance(first, os.DirEntry)
+        assert {first.name} | {entry.name for entry in entries} == {"a", "b", "c"}
+    entries = await aiofiles.os.scandir(os.fsencode(tmp_path))
+    assert next(entries).name in {b"a", b"b", b"c"}
+    entries.close()
+    assert list(entries) == []
+    with pytest.raises(FileNotFoundError):
+        await aiofiles.os.scandir(tmp_path / "nowhere")
+
+
+async def test_wrap_of_a_function() -> None:
+    """``aiofiles.os.wrap``: a call in a thread."""
+    name = aiofiles.os.wrap(lambda greeting: greeting + threading.current_thread().name)
+    with ThreadPoolExecutor(1, "mine") as executor:
+        assert (await name("hi ", executor=executor)).startswith("hi mine")
+    assert await name("hi ") != "hi " + threading.current_thread().name
+
+
 # ---- the standard streams -----------------------------------------------------------
 
 
@@ -340,8 +382,6 @@ async def main():
     print(aiofiles.stdout.name, aiofiles.stdin_bytes.closed, repr(aiofiles.stderr)[:50])
 asyncio.run(main())
 """
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-c", code], input=b"in\n", capture_output=True, timeout=60, check=True
     )

@@ -409,7 +409,7 @@ async def test_cancelling_leaves_nothing(
     if not known:  # whether a mount is local is asked once: here each time
         from uringfile import _open
 
-        monkeypatch.setattr(_open._mounts, "get", lambda mount: None)
+        monkeypatch.setattr(_open.MOUNTS, "get", lambda mount: None)
     await work()
     before = open_fds()
     async for _ in cancelled_at_each(work):

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from uringfile._driver import Driver
-from uringfile._fd import Descriptor, NoDescriptor
+from uringfile._fd import Descriptor
 from uringfile._file import AIOFile
 from uringfile._native_engine import Identity
-from uringfile._open import close_orphan, in_thread
+from uringfile._open import NO_DESCRIPTOR, close_orphan, in_thread
 
 
 class OpenerFile(AIOFile):
@@ -49,7 +49,7 @@ def by_opener(
         return fd
 
     async def open_by(driver: Driver, flags: int) -> int:
-        fd: int = await in_thread(driver, NoDescriptor(), call, flags, on_orphan=close_orphan)
+        fd: int = await in_thread(driver, NO_DESCRIPTOR, call, flags, on_orphan=close_orphan)
         return fd
 
     return open_by

@@ -10,8 +10,7 @@ import weakref
 from typing import Any
 
 from uringfile._driver import Driver
-from uringfile._fd import NoDescriptor
-from uringfile._open import close_orphan, in_thread, open_path
+from uringfile._open import NO_DESCRIPTOR, close_orphan, in_thread, open_path
 from uringfile._opener import OpenerFile
 
 # Only its owner may open it, as with mkstemp.
@@ -44,7 +43,7 @@ class Place:
         default: Any = tempfile.gettempdirb if self._bytes else tempfile.gettempdir
         if tempfile.tempdir is not None:
             return default()
-        return await in_thread(driver, NoDescriptor(), default)  # it tries folders
+        return await in_thread(driver, NO_DESCRIPTOR, default)  # it tries folders
 
     def new_name(self, directory: Any) -> Any:
         """A path that most likely is free."""
@@ -68,7 +67,7 @@ class UnnamedFile(OpenerFile):
             # The file system has no such files; or there is another error, which comes again.
             fd = await in_thread(
                 driver,
-                NoDescriptor(),
+                NO_DESCRIPTOR,
                 _make_and_unlink,
                 self.place,
                 directory,
@@ -146,7 +145,7 @@ class NamedFile(OpenerFile):
         finalizer = self._finalizer
         if finalizer is not None and finalizer.alive:
             assert self._driver is not None
-            await in_thread(self._driver, NoDescriptor(), _remove, finalizer, self._name)
+            await in_thread(self._driver, NO_DESCRIPTOR, _remove, finalizer, self._name)
 
 
 def _remove(finalizer: weakref.finalize[[str, int], NamedFile], path: Any) -> None:

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, AnyStr, Generic, overload
 
 from uringfile._binary import BinaryFileWrapper
 from uringfile._engine import EngineName
-from uringfile._fd import NoDescriptor
 from uringfile._fileobject import FileIOWrapperBase
 from uringfile._loop import running_driver
 from uringfile._mode import parse_mode
-from uringfile._open import in_thread
+from uringfile._open import NO_DESCRIPTOR, in_thread
 from uringfile._spooled import SpooledTemporaryFile
 from uringfile._stream import check_arguments, file_object
 from uringfile._temporary import NamedFile, Place, UnnamedFile
@@ -277,7 +276,7 @@ class TemporaryDirectory(Generic[AnyStr]):
     async def _open(self) -> None:
         if self._directory is None:
             directory = await in_thread(
-                running_driver(), NoDescriptor(), self._make, on_orphan=_clean_up
+                running_driver(), NO_DESCRIPTOR, self._make, on_orphan=_clean_up
             )
             if not self._delete:
                 directory._finalizer.detach()
@@ -294,7 +293,7 @@ class TemporaryDirectory(Generic[AnyStr]):
     async def cleanup(self) -> None:
         """Remove the folder and what is in it. Cancelled, it is removed all the same."""
         if self._directory is not None:
-            await in_thread(running_driver(), NoDescriptor(), self._directory.cleanup)
+            await in_thread(running_driver(), NO_DESCRIPTOR, self._directory.cleanup)
 
 
 def _clean_up(directory: tempfile.TemporaryDirectory[Any]) -> None:

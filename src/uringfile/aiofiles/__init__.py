@@ -10,6 +10,8 @@ import importlib
 import pkgutil
 import sys
 
+from uringfile.aiofiles import os as os
+from uringfile.aiofiles import ospath as ospath
 from uringfile.aiofiles import tempfile
 from uringfile.aiofiles.threadpool import (
     open,

@@ -47,6 +47,16 @@ def wrap(func: Callable[P, R]) -> Callable[..., Coroutine[Any, Any, R]]:
     return run
 
 
+def accepting_executor(func: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Awaitable[R]]:
+    """The coroutine function with two more keywords, ``loop`` and ``executor``: ignored."""
+
+    @wraps(func)
+    async def run(*args: Any, loop: object = None, executor: object = None, **kwargs: Any) -> R:
+        return await func(*args, **kwargs)
+
+    return run
+
+
 class AsyncBase:
     """A file object whose every call that may wait is a coroutine.
 
