@@ -109,6 +109,28 @@ async def test_a_write_of_nothing_is_an_error(open_log: OpenLog, fake: FakeEngin
         await task
 
 
+async def test_an_interrupted_cut_is_repeated(
+    open_log: OpenLog,
+    fake: FakeEngine,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    log = await open_log(preallocate=4096)
+    task = asyncio.ensure_future(log.append(b"x\n"))
+    fake.complete((await next_operation(fake)).token, 0)  # the allocation
+    fake.perform((await next_operation(fake)).token)
+    assert await task == 2
+    closing = asyncio.ensure_future(log.close())
+    cut = await next_operation(fake)
+    assert opcode(cut) == FTRUNCATE
+    fake.complete(cut.token, -errno.EINTR)
+    while not closing.done():
+        await asyncio.sleep(0.001)
+        for operation in fake.pending():
+            fake.perform(operation.token)
+    await closing
+    assert content(tmp_path / "log") == b"x\n"
+
+
 # ---- errors stick ---
 
 

@@ -104,7 +104,9 @@ class LogFile:
     async def cut(self, end: int) -> None:
         """End the file there: behind its last good record."""
         if self.driver.serves(FTRUNCATE):
-            ret = await self.driver.run(FTRUNCATE, self.descriptor, NO_BUFFER, 0, end)
+            ret = -errno.EINTR
+            while ret == -errno.EINTR:
+                ret = await self.driver.run(FTRUNCATE, self.descriptor, NO_BUFFER, 0, end)
         else:
             ret = await self._in_thread(_ftruncate, end)
         if ret < 0:
