@@ -8,6 +8,7 @@ import errno
 import gc
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from uringfile._direct import DirectIO
 from uringfile._driver import Driver
 from uringfile._engine import OPENAT, READ, WRITE
 from uringfile._fd import Descriptor
+from uringfile._open import in_thread
 
 
 def release(fd: int) -> None:
@@ -230,6 +232,38 @@ async def test_a_coroutine_that_is_closed_abandons_its_operation(
     fake.complete(operation.token, 42)
     await turns()
     assert orphans == [42]
+
+
+@pytest.mark.parametrize("when", ["before its thread is done", "after that"])
+async def test_a_coroutine_that_is_closed_leaves_no_descriptor(
+    driver: Driver,  # noqa: F811
+    when: str,
+) -> None:
+    loop = asyncio.get_running_loop()
+    opened: list[int] = []
+    go_on = threading.Event()
+
+    def open_null() -> int:
+        go_on.wait()
+        opened.append(os.open(os.devnull, os.O_RDONLY))
+        return opened[0]
+
+    opening = in_thread(driver, Descriptor(-1), open_null, on_orphan=os.close)
+    opening.send(None)
+    if when == "after that":
+        go_on.set()
+        while not opened:
+            await asyncio.sleep(0.001)
+        await loop.run_in_executor(None, int)
+        await turns()
+    opening.close()
+    go_on.set()
+    while not opened:
+        await asyncio.sleep(0.001)
+    await loop.run_in_executor(None, int)
+    await turns()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(opened[0])
 
 
 async def test_a_refused_cancellation_is_asked_for_again(

@@ -136,15 +136,13 @@ async def in_thread(
     driver.in_threads += 1
     future = driver.loop.run_in_executor(None, function, *args)
     holds.holders += 1
-    finished = orphaned = False
+    orphaned = False
 
     def drop_result() -> None:
         if on_orphan is not None and not future.cancelled() and future.exception() is None:
             on_orphan(future.result())
 
     def finish(_: asyncio.Future[Any]) -> None:
-        nonlocal finished
-        finished = True
         holds.release()
         if orphaned:
             drop_result()
@@ -152,8 +150,9 @@ async def in_thread(
     future.add_done_callback(finish)
     try:
         return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        orphaned = True
-        if finished:
+    except BaseException:  # also a coroutine that is closed instead of cancelled
+        if future.done():
             drop_result()
+        else:
+            orphaned = True
         raise
