@@ -215,8 +215,9 @@ async def test_an_executor_that_is_shut_down(tmp_path: Path) -> None:
     descriptor = f._descriptor
     assert descriptor is not None
     assert descriptor.holders == 0
-    engine.opcodes = 0x1FF
     await f.close()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(descriptor.fd)
 
 
 async def test_a_coroutine_that_is_closed_abandons_its_operation(

@@ -131,6 +131,19 @@ async def test_an_interrupted_cut_is_repeated(
     assert content(tmp_path / "log") == b"x\n"
 
 
+async def test_a_log_is_closed_though_the_executor_is_shut_down(
+    open_log: OpenLog,
+    driver: Driver,  # noqa: F811
+) -> None:
+    log = await open_log()
+    fd = log.fileno()
+    await driver.loop.shutdown_default_executor()
+    with pytest.raises(RuntimeError):  # it unlocks the file in a thread
+        await log.close()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+
+
 # ---- errors stick ---
 
 

@@ -132,14 +132,28 @@ class LogFile:
 
     async def close(self, end: int | None) -> None:
         """Trim it (``None``: leave it as it is), and close."""
+        failure: Exception | None = None
         try:
             if end is not None:
                 await self.trim(end)
-        finally:
+        except Exception as error:
+            failure = error
+        except BaseException:  # the loop is ending
+            self.driver.drop(self.descriptor)
+            raise
+        await self._release()
+        if failure is not None:
+            raise failure
+
+    async def _release(self) -> None:
+        try:
             await self.descriptor.idle()
             # By name: a child between fork and exec may have the descriptor for a moment.
             await self._in_thread(_unlock)
-            await close_descriptor(self.driver, self.descriptor, self.path, at_once=False)
+        except BaseException:  # the loop is ending
+            self.driver.drop(self.descriptor)
+            raise
+        await close_descriptor(self.driver, self.descriptor, self.path, at_once=False)
 
 
 def is_at(fd: int, path: str) -> bool:

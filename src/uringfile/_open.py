@@ -80,7 +80,10 @@ async def close_descriptor(
         _, future = driver.start(CLOSE | ASYNC, descriptor)
         raise_for(await asyncio.shield(future), filename)
     else:
-        await in_thread(driver, NO_DESCRIPTOR, _close, fds, filename)
+        try:
+            await in_thread(driver, NO_DESCRIPTOR, _close, fds, filename)
+        except RuntimeError:  # the executor has been shut down
+            _close(fds, filename)
 
 
 def close_at_once(driver: Driver, descriptor: Descriptor, filename: Filename) -> None:
