@@ -7,9 +7,11 @@ import contextlib
 import contextvars
 import errno
 import fcntl
+import gc
 import os
 import random
 import resource
+import sys
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -142,6 +144,44 @@ async def test_a_log_is_closed_though_the_executor_is_shut_down(
         await log.close()
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(fd)
+
+
+def test_a_log_that_has_failed_ends_silently_with_its_loop(
+    fake: FakeEngine,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.new_event_loop()
+    driver = Driver(loop, fake, None)
+    monkeypatch.setattr(_log, "running_driver", lambda engine: driver)
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    async def main() -> None:
+        log = await LogWriter(tmp_path / "log", sync="never")
+        log.append_nowait(b"x\n")
+        fake.perform((await next_operation(fake)).token)
+        await turns()
+        syncing = asyncio.ensure_future(log.sync())
+        assert opcode(await next_operation(fake)) == FDATASYNC
+        log.append_nowait(b"y\n")
+        await turns()
+        fake.complete(fake.pending()[-1].token, -errno.EIO)
+        await turns()
+        fake.perform(fake.pending()[-1].token)  # the cut
+        await turns()
+        assert not syncing.done()
+        syncing.cancel()
+
+    with pytest.warns(ResourceWarning, match="unclosed log"):
+        loop.run_until_complete(main())
+        for operation in fake.pending():
+            fake.cancel_done(operation.token)
+        driver.close()
+        loop.close()
+        del loop, driver
+        gc.collect()
+    assert not unraisable, unraisable[0].exc_value
 
 
 # ---- errors stick ---

@@ -179,10 +179,10 @@ class GroupCommit:
                         following = self._take()
                 batch = following
             if self._error is not None:
-                await self._end_all()
+                await self._end_all(self._error)
         except BaseException as error:
             self._set_error(error)
-            await self._end_all()
+            await self._end_all(error)
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -270,7 +270,7 @@ class GroupCommit:
             self._sync_waiters += waiters
             self._set_error(error)
             if not self._committing:  # otherwise the end comes when the write is complete
-                await self._end_all()
+                await self._end_all(error)
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -283,9 +283,9 @@ class GroupCommit:
             self._error = error
         self._limit = -1
 
-    async def _end_all(self) -> None:
+    async def _end_all(self, cause: BaseException) -> None:
         """No record goes on from here: cut what was not acknowledged, then tell all."""
-        if isinstance(self._error, GeneratorExit):  # the loop is gone, nobody can be told
+        if isinstance(cause, GeneratorExit):  # the loop is gone, nobody can be told
             return
         if isinstance(self._error, Exception):
             with contextlib.suppress(Exception):  # the first error is the one to tell
