@@ -380,3 +380,22 @@ async def test_a_rotated_file_keeps_no_reserved_blocks(
         for _ in range(3):
             await log.append(b"x" * 59 + b"\n")
     assert sizes == [60, 60]
+
+
+async def test_offsets_of_what_comes_while_the_file_changes(tmp_path: Path, engine: Any) -> None:
+    path = tmp_path / "log"
+    records = [b"%d\n" % i for i in range(300)]
+    async with LogWriter(path, sync="never", engine=engine) as log:
+        await log.append(b"before\n")
+        path.rename(tmp_path / "moved")
+        path.write_bytes(b"somebody else's line\n")
+        reopening = asyncio.ensure_future(log.reopen())
+        appends = []
+        for record in records:
+            appends.append(asyncio.ensure_future(log.append(record)))
+            await asyncio.sleep(0.0001)
+        ends = await asyncio.gather(*appends)
+        await reopening
+    contents = [(tmp_path / name).read_bytes() for name in ("moved", "log")]
+    for record, end in zip(records, ends, strict=True):
+        assert any(content[:end].endswith(b"\n" + record) for content in contents), record

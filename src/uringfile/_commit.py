@@ -378,7 +378,10 @@ class GroupCommit:
             batch.shift += start
             if batch.then is not None:
                 return
-        self._end += start
+        end = self._end + start
+        if self._batch.awaited or self._data:
+            self._sealed.append(self._batch)  # the offsets of what comes now are right
+        self._new_batch(end)
 
     def _tidy(self) -> None:
         """Delete and compress rotated files in the background, one after another."""
