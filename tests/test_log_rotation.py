@@ -399,3 +399,26 @@ async def test_offsets_of_what_comes_while_the_file_changes(tmp_path: Path, engi
     contents = [(tmp_path / name).read_bytes() for name in ("moved", "log")]
     for record, end in zip(records, ends, strict=True):
         assert any(content[:end].endswith(b"\n" + record) for content in contents), record
+
+
+async def test_close_waits_for_a_change_of_the_file(
+    tmp_path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It closed the old file, which was then closed again, and left the new one open."""
+    path = tmp_path / "log"
+    monkeypatch.setattr(_commit, "LOOK_SECONDS", 0.0)
+    async with LogWriter(path, sync="never", engine=engine) as log:
+        await log.append(b"0\n")
+    before = open_fds()
+    for i in range(1, 20):
+        log = await LogWriter(path, sync="never", engine=engine)
+        log.append_nowait(b"%d\n" % i)
+        await asyncio.sleep(0)  # in which the write begins
+        log.append_nowait(b"%d\n" % i)
+        path.rename(tmp_path / f"moved{i}")
+        await log.close()
+        while log._committing:
+            await asyncio.sleep(0.001)
+        assert log._error is None
+        assert (tmp_path / f"moved{i}").read_bytes().count(b"%d\n" % i) == 2
+    assert open_fds() == before

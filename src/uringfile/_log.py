@@ -264,7 +264,8 @@ class LogWriter(GroupCommit):
     async def _close(self) -> None:
         failure: Exception | None = None
         try:
-            await self._drain()
+            while self._committing:  # the change to another file may follow what is drained
+                await self._drain()
             if self._policy.sync != "never" and self.durable < self.written:
                 await self._sync_once()
         except Exception as error:
