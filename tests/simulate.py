@@ -17,9 +17,10 @@ from random import Random
 sys.path.insert(0, str(Path(__file__).parent))
 
 from simulation.files import FileUser
+from simulation.logs import LogUser
 from simulation.world import Actor, Finding, World
 
-KINDS: dict[str, type[Actor]] = {"file": FileUser}
+KINDS: dict[str, type[Actor]] = {"file": FileUser, "log": LogUser}
 
 # A world ends after so many steps.
 LIFE = 2000

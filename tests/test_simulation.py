@@ -13,9 +13,11 @@ from simulate import LIFE, replay_command, simulate, world
 from simulation.kernel import SimulatedEngine
 
 from uringfile import _driver, _file
+from uringfile._commit import GroupCommit
 from uringfile._driver import Driver
 from uringfile._fd import Descriptor
 from uringfile._gather import GatheredWrites
+from uringfile._logfile import Shape
 from uringfile._openfile import OpenFile
 
 STEPS = int(os.environ.get("URINGFILE_SIMULATION_STEPS", "15000"))
@@ -119,9 +121,39 @@ def lose_a_flush(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_driver, "_TRANSIENT", ())
 
 
+def log_after_an_error(patch: pytest.MonkeyPatch) -> None:
+    """The error that ended a log is forgotten when all were told."""
+    end_all = GroupCommit._end_all
+
+    async def forget(self: GroupCommit, cause: BaseException) -> None:
+        await end_all(self, cause)
+        self._driver.loop.call_later(1e-4, setattr, self, "_error", None)
+
+    patch.setattr(GroupCommit, "_end_all", forget)
+
+
+def acknowledge_too_early(patch: pytest.MonkeyPatch) -> None:
+    """A log acknowledges a batch when its write begins."""
+    write = GroupCommit._write
+
+    async def too_early(self: GroupCommit, batch: Any, begun: Any) -> None:
+        batch.settle()
+        await write(self, batch, begun)
+
+    patch.setattr(GroupCommit, "_write", too_early)
+
+
+def write_without_dsync(patch: pytest.MonkeyPatch) -> None:
+    """A log acknowledges what is not on the disk yet."""
+    patch.setattr(Shape, "flags", os.O_RDWR | os.O_CLOEXEC)
+
+
 @pytest.mark.parametrize(
     ("mutation", "found"),
     [
+        (log_after_an_error, "acknowledged after an error|after OSError"),
+        (acknowledge_too_early, "is not there|not durable"),
+        (write_without_dsync, "not durable"),
         (forget_memory, "memory of .* was released"),
         (close_at_once, "was closed|is another file|has not waited"),
         (let_go_when_cancelled, "was closed|is another file|has not waited"),

@@ -27,7 +27,10 @@ class Job:
         self.future = future
         self.outcome: tuple[Any, Exception | None] | None = None
 
-    def run(self) -> None:
+    def run(self, refuse: Callable[[Callable[..., Any]], Exception | None]) -> None:
+        if (refusal := refuse(self.function)) is not None:
+            self.outcome = None, refusal
+            return
         if self.future.cancelled():  # as a thread pool does with what has not started
             self.outcome = None, None
             return
@@ -80,15 +83,23 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self._turns = turns
         self._instead = instead
         self.jobs: list[Job] = []
+        self.executor_is_shut = False
 
     def time(self) -> float:
         return self._turns.now
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:
         assert executor is None
+        if self.executor_is_shut:
+            raise RuntimeError("Executor shutdown has been called")
         future: asyncio.Future[Any] = self.create_future()
         self.jobs.append(Job(self._instead.get(func, func), args, future))
         return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        self.executor_is_shut = True
+        while self.jobs:
+            await asyncio.sleep(0.01)
 
 
 class Clock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import shutil
@@ -39,6 +40,9 @@ from uringfile._fd import Descriptor
 from uringfile._inflight import Operation
 from uringfile._open import in_thread
 
+# Calls in threads that may fail in the simulation: those that do nothing then.
+_FALLIBLE = (_logfile.open_locked, _logfile.rotate, _logfile._fallocate, os.posix_fallocate)
+
 # Steps in which what is under way must have ended when nothing new is called.
 MOST_TO_END = 200_000
 
@@ -50,12 +54,12 @@ class Finding(Exception):
 class Call:
     """One call of the library, in a task of its own."""
 
-    __slots__ = ("actor", "cancelled", "name", "task")
+    __slots__ = ("actor", "begun", "cancelled", "name", "task")
 
     def __init__(self, actor: Actor, name: str) -> None:
         self.actor = actor
         self.name = name
-        self.cancelled = False
+        self.begun = self.cancelled = False
         self.task: asyncio.Task[None] | None = None
 
 
@@ -92,8 +96,7 @@ class Actor:
         return one
 
     def cancel_one(self) -> None:
-        if self.calls:
-            call = self.rng.choice(self.calls)
+        if self.calls and (call := self.rng.choice(self.calls)).begun:
             call.cancelled = True
             assert call.task is not None
             call.task.cancel()
@@ -111,6 +114,7 @@ class World:
         self.events: deque[tuple[Any, ...]] = deque(maxlen=4000)
         self.failure: Finding | None = None
         self.draining = False
+        self.refused = 0  # system calls in threads
         self.ending = False
         self.folder = ""
         self.busy_rate = rng.choice([0.2, 0.5, 0.9])
@@ -146,7 +150,6 @@ class World:
         self.engine.log = self.note
         self.engine.on_waiting = self._while_the_loop_ends
         self.loop = SimulatedLoop(self, {os.open: self.engine.open})
-        self.driver: Driver = None  # type: ignore[assignment]  # made when the loop runs
         self.kinds = kinds
         self.actors: list[Actor] = []
         self.over: asyncio.Future[None]
@@ -165,6 +168,7 @@ class World:
         return self.failure
 
     async def guard(self, call: Call, work: Coroutine[Any, Any, None]) -> None:
+        call.begun = True
         try:
             await work
         except asyncio.CancelledError:
@@ -232,7 +236,7 @@ class World:
         if jobs and (not pending or rng.random() < 0.3):
             job = rng.choice(jobs)
             if job.outcome is None:
-                job.run()
+                job.run(self._refuse)
                 self.note("job", type(job.outcome[1]) if job.outcome else None)
                 if rng.random() < 0.5:
                     return True
@@ -250,6 +254,13 @@ class World:
         self.note("finish", op.token, op.shown)
         return True
 
+    def _refuse(self, function: Callable[..., Any]) -> Exception | None:
+        """The error of a system call in a thread."""
+        if function in _FALLIBLE and self.rng.random() < self.faults.errors:
+            self.refused += 1
+            return OSError(errno.EIO, os.strerror(errno.EIO))
+        return None
+
     def _start_to_drain(self) -> None:
         self.draining = True
         self._stop_hanging()
@@ -263,6 +274,7 @@ class World:
 
     def _while_the_loop_ends(self) -> None:
         self.now += 0.01
+        self.loop.jobs.clear()  # nobody hears of them any more
         for _ in range(self.rng.randrange(16)):
             self._kernel_step()
 
@@ -335,10 +347,11 @@ class World:
 
     def _forget(self) -> None:
         """So that a file that is open still is collected now."""
-        for actor in self.actors:
-            actor.forget()
-        self.actors.clear()
-        gc.collect()
+        while self.actors:
+            self.actors.pop().forget()
+        del self.driver, self.loop
+        while gc.collect():  # what a finalizer has let go of comes next
+            pass
 
     def _check_descriptors(self, left: set[str]) -> None:
         if self.engine.ops:  # it did not stop: its memory and its descriptor are kept for ever
@@ -353,6 +366,7 @@ class World:
         loop = self.loop
         loop.set_exception_handler(self._on_exception)
         ends_early = self.rng.random() < 0.2
+        self.driver = Driver(loop, self.engine, None)
         try:
             main = loop.create_task(self._main(ends_early))
             loop.run_until_complete(main)
@@ -362,8 +376,7 @@ class World:
         finally:
             self.ending = True
             loop.close()
-            if self.driver is not None:
-                self.driver.close()
+            self.driver.close()
         if self.failure is not None:
             raise self.failure
         if not self.engine.destroyed:
@@ -373,7 +386,6 @@ class World:
 
     async def _main(self, ends_early: bool) -> None:
         self.over = self.loop.create_future()
-        self.driver = Driver(self.loop, self.engine, None)
         self.actors = [kind(self, i) for i, kind in enumerate(self.kinds)]
         await self.over
         if ends_early:
@@ -388,11 +400,7 @@ class World:
         loop = self.loop
         loop.run_until_complete(self._cancel_all())
         loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(self._end_jobs())
-
-    async def _end_jobs(self) -> None:
-        while self.loop.jobs:
-            await asyncio.sleep(0.01)
+        loop.run_until_complete(loop.shutdown_default_executor())
 
     async def _cancel_all(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
