@@ -96,6 +96,7 @@ class FileUser(Actor):
             and not engine.done
             and not self.world.driver._queue
             and not self.world.driver._held
+            and not self.world.driver._held
             and not self.world.loop.jobs
         )
 

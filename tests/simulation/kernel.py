@@ -27,7 +27,7 @@ from uringfile._native_engine import ffi
 # duplicates share it, so it tells whether a number still means the same open file.
 _MARK = 1 << 40
 
-_TRANSIENT = (-errno.EAGAIN, -errno.EBUSY, -errno.ENOMEM)
+_TRANSIENT = (-errno.EAGAIN, -errno.EBUSY, -errno.ENOMEM, -errno.EINTR)
 NO_FD = -100
 
 _ALL = 0x1FF

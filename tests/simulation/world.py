@@ -41,7 +41,7 @@ from uringfile._inflight import Operation
 from uringfile._open import in_thread
 
 # Calls in threads that may fail in the simulation: those that do nothing then.
-_FALLIBLE = (_logfile.open_locked, _logfile.rotate, _logfile._fallocate, os.posix_fallocate)
+_FALLIBLE = (_logopen.open_locked, _logopen.rotate)
 
 # Steps in which what is under way must have ended when nothing new is called.
 MOST_TO_END = 200_000
@@ -147,6 +147,7 @@ class World:
             capacity=entries * rng.choice([1, 2, 8]),
             opcodes=opcodes,
         )
+        self.engine.worker_share = rng.choice([1, 3, 1 << 30])
         self.engine.log = self.note
         self.engine.on_waiting = self._while_the_loop_ends
         self.loop = SimulatedLoop(self, {os.open: self.engine.open})
