@@ -236,7 +236,7 @@ def main() -> None:
     try:
         # What is made once in a process is no leak.
         for name in names or OPERATIONS:
-            Trial(where, engine, name, Fault(point, 0, 0), 0).run()
+            Trial(where, engine, name, Fault("fail", 0, 0), 0).run()
         gc.collect()
         gc.freeze()
         for name in names or OPERATIONS:

@@ -20,6 +20,7 @@ EVERYWHERE = [
     "shorten",
     "fail",
     "spoil",
+    "interrupt",
     "delay",
     "reorder",
 ]

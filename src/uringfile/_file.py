@@ -386,5 +386,9 @@ class AIOFile(ManyFile):
             result: os.stat_result = await self._in_thread(os.fstat, descriptor)
             return result
         out = bytearray(STATX_SIZE)
-        raise_for(await driver.run(STATX, descriptor, pin(out)), self.name)
+        ret = -errno.EINTR
+        while ret == -errno.EINTR:
+            self._still(descriptor)
+            ret = await driver.run(STATX, descriptor, pin(out))
+        raise_for(ret, self.name)
         return to_stat_result(out)

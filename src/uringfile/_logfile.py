@@ -90,27 +90,29 @@ class LogFile:
     async def _reserve(self, start: int, length: int) -> int:
         """fallocate(2): 0 or a negative errno."""
         if self.driver.serves(FALLOCATE):
-            return await self.driver.run(FALLOCATE, self.descriptor, NO_BUFFER, length, start)
+            return await self._run(FALLOCATE, length, start)
         return await self._in_thread(_fallocate, start, length)
 
     async def sync(self) -> None:
         """fdatasync(2): what was written before is on the disk. No error is tried again."""
-        ret = -errno.EINTR
-        while ret == -errno.EINTR:
-            ret = await self.driver.run(FDATASYNC, self.descriptor)
+        ret = await self._run(FDATASYNC)
         if ret < 0:
             raise os_error(ret, self.path)
 
     async def cut(self, end: int) -> None:
         """End the file there: behind its last good record."""
         if self.driver.serves(FTRUNCATE):
-            ret = -errno.EINTR
-            while ret == -errno.EINTR:
-                ret = await self.driver.run(FTRUNCATE, self.descriptor, NO_BUFFER, 0, end)
+            ret = await self._run(FTRUNCATE, 0, end)
         else:
             ret = await self._in_thread(_ftruncate, end)
         if ret < 0:
             raise os_error(ret, self.path)
+
+    async def _run(self, opcode: int, length: int = 0, offset: int = 0) -> int:
+        ret = -errno.EINTR
+        while ret == -errno.EINTR:
+            ret = await self.driver.run(opcode, self.descriptor, NO_BUFFER, length, offset)
+        return ret
 
     async def _in_thread(self, function: Any, *args: int) -> int:
         result: int = await in_thread(

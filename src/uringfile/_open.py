@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from typing import Any
 
 from uringfile._driver import Driver, raise_for
 from uringfile._engine import ASYNC, CLOSE, OPENAT
-from uringfile._errors import Filename, os_error
+from uringfile._errors import Filename
 from uringfile._fd import Descriptor, NoDescriptor
 from uringfile._native_engine import Identity, LocalMounts, fd_is_local
 
@@ -59,9 +60,11 @@ async def open_path(
     if b"\0" in name:
         raise ValueError("embedded null byte")
     # To a worker at once: an attempt on this thread would open a FIFO with O_NONBLOCK.
-    ret = await driver.run(
-        OPENAT | ASYNC, NO_DESCRIPTOR, name + b"\0", permissions, flags, on_orphan
-    )
+    ret = -errno.EINTR
+    while ret == -errno.EINTR:
+        ret = await driver.run(
+            OPENAT | ASYNC, NO_DESCRIPTOR, name + b"\0", permissions, flags, on_orphan
+        )
     return raise_for(ret, path)
 
 
@@ -78,7 +81,7 @@ async def close_descriptor(
     elif driver.serves(CLOSE) and len(fds) == 1:
         # By a worker: what the last close of a file does, its caller's thread does.
         _, future = driver.start(CLOSE | ASYNC, descriptor)
-        raise_for(await asyncio.shield(future), filename)
+        _raise_unless_closed(await asyncio.shield(future), filename)
     else:
         try:
             await in_thread(driver, NO_DESCRIPTOR, _close, fds, filename)
@@ -104,9 +107,15 @@ def _close(fds: list[int], filename: Filename) -> None:
         try:
             os.close(fd)
         except OSError as error:
-            failure = failure or error.errno or 0
-    if failure:
-        raise os_error(-failure, filename)
+            if failure in (0, errno.EINTR):
+                failure = error.errno or 0
+    _raise_unless_closed(-failure, filename)
+
+
+def _raise_unless_closed(result: int, filename: Filename) -> None:
+    """Interrupted, it is closed all the same, and nothing has failed (close(2), PEP 475)."""
+    if result != -errno.EINTR:
+        raise_for(result, filename)
 
 
 async def is_local(driver: Driver, descriptor: Descriptor, identity: Identity) -> bool:
