@@ -1,9 +1,12 @@
 /* Batches, the same for every engine. Tokens of parts have bit 62 set, which no
- * caller's token has; below it the batch's slot and the part's index. */
+ * caller's token has; below it the batch's generation (22 bits), its slot (8) and the
+ * part's index (32). */
 #include "engine.h"
 
 #define PART_TOKEN (INT64_C(1) << 62)
 #define SLOT_SHIFT 32
+#define GENERATION_SHIFT 40
+#define GENERATIONS (1u << 22)
 
 #define MAX_PARTS (1u << 20)
 
@@ -12,7 +15,23 @@
 
 static int64_t part_token(const struct uf_batches *batches, const struct uf_batch *batch, unsigned i)
 {
-	return PART_TOKEN | (int64_t)(batch - batches->slots) << SLOT_SHIFT | i;
+	return PART_TOKEN | (int64_t)batch->generation << GENERATION_SHIFT |
+	       (int64_t)(batch - batches->slots) << SLOT_SHIFT | i;
+}
+
+/* The batch of a part that is in flight; NULL for a completion that is one too many. */
+static struct uf_batch *batch_of(struct uf_batches *batches, int64_t token)
+{
+	unsigned slot = token >> SLOT_SHIFT & 0xff, i = (uint32_t)token;
+	struct uf_batch *batch;
+
+	if (!(token & PART_TOKEN) || slot >= UF_BATCHES)
+		return NULL;
+	batch = &batches->slots[slot];
+	if (!batch->parts || i >= batch->n || part_token(batches, batch, i) != token ||
+	    batch->parts[i].result != PENDING)
+		return NULL;
+	return batch;
 }
 
 static void settle(struct uf_batches *batches, struct uf_batch *batch, unsigned i, int64_t result)
@@ -108,6 +127,7 @@ int uf_batch_submit(uf_engine *engine, const struct uf_op *op)
 		.flags = op->flags,
 		.fd = op->fd,
 		.token = op->token,
+		.generation = batches->generation++ % GENERATIONS,
 	};
 	for (unsigned i = 0; i < batch->n; i++)
 		parts[i].result = PENDING;
@@ -126,11 +146,10 @@ int uf_batch_settle(uf_engine *engine, uf_completion *out, int n, int max)
 	int kept = 0;
 
 	for (int i = 0; i < n; i++) {
-		int64_t token = out[i].token;
+		struct uf_batch *batch = batch_of(batches, out[i].token);
 
-		if (token & PART_TOKEN)
-			settle(batches, &batches->slots[(token & ~PART_TOKEN) >> SLOT_SHIFT],
-			       (uint32_t)token, out[i].result);
+		if (batch)
+			settle(batches, batch, (uint32_t)out[i].token, out[i].result);
 		else
 			out[kept++] = out[i];
 	}

@@ -14,6 +14,7 @@ struct uf_batch {
 	unsigned staged;	/* parts that were offered to the engine */
 	unsigned cancelled;	/* parts whose cancellation was asked for */
 	unsigned left;		/* parts without a result */
+	unsigned generation;	/* of the slot's uses */
 	int opcode;
 	unsigned flags;
 	int fd;
@@ -24,6 +25,7 @@ struct uf_batches {
 	struct uf_batch slots[UF_BATCHES];
 	unsigned n_waiting;	/* how many have parts that are not staged yet */
 	unsigned n_done;	/* how many have all results */
+	unsigned generation;	/* how many batches there have been */
 };
 
 int uf_batch_submit(uf_engine *engine, const struct uf_op *op);
@@ -32,7 +34,7 @@ int uf_batch_submit(uf_engine *engine, const struct uf_op *op);
 unsigned uf_batch_stage(uf_engine *engine);
 
 /* Replace completions of parts by those of the batches that they complete: how
- * many completions there are then. */
+ * many completions there are then. One that no part waits for stays as it is. */
 int uf_batch_settle(uf_engine *engine, uf_completion *out, int n, int max);
 
 /* As uf_cancel(); *found says whether the token is that of a batch. */

@@ -177,7 +177,8 @@ int uf_reap(uf_engine *engine, uf_completion *out, int max, int drain)
 	if (n < 0)
 		return n;
 	n = uf_fault_completions(engine, out, n, max);
-	engine->in_flight -= (unsigned)n;
+	/* One too many must not make it wrap: then nothing would ever be accepted again. */
+	engine->in_flight -= (unsigned)n < engine->in_flight ? (unsigned)n : engine->in_flight;
 	n = uf_batch_settle(engine, out, n, max);
 	/* There is room again for the rest of a batch, which may complete at once. */
 	if ((uf_batch_stage(engine) && uf_flush(engine)) || engine->batches.n_done)

@@ -124,7 +124,8 @@ int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len,
 int uf_flush(uf_engine *engine);
 
 /* Copy out at most max completions; drain resets the eventfd first. When some
- * are left behind, the eventfd stays readable. */
+ * are left behind, the eventfd stays readable. Should a completion come twice (a defect
+ * of the kernel), its token, or one above 2^62, is none that is in flight: ignore it. */
 int uf_reap(uf_engine *engine, uf_completion *out, int max, int drain);
 
 /* 0: asked for, visible to the kernel after the next flush. -EALREADY: it runs,

@@ -168,6 +168,14 @@ static int posix_aio_reap(uf_engine *base, uf_completion *out, int max)
 	return n;
 }
 
+static int any_live(const struct posix_aio_engine *engine)
+{
+	for (unsigned i = 0; i < CAPACITY; i++)
+		if (engine->requests[i].live)
+			return 1;
+	return 0;
+}
+
 static struct request *find(struct posix_aio_engine *engine, int64_t token)
 {
 	for (unsigned i = 0; i < CAPACITY; i++)
@@ -276,7 +284,7 @@ static void posix_aio_destroy(uf_engine *base, int forked)
 	pthread_mutex_unlock(&engine->lock);
 	disarmed = engine->thread_each || uf_notifier_stop(engine);
 	/* glibc's workers still hold what runs: it stays, lanes and all. */
-	if (base->in_flight || !disarmed)
+	if (any_live(engine) || !disarmed)
 		return;
 	uf_lanes_close_all(&engine->lanes);
 	pthread_cond_destroy(&engine->work);

@@ -74,6 +74,20 @@ async def test_completions_in_any_order(driver: Driver, fake: FakeEngine) -> Non
     assert await asyncio.gather(*tasks) == [0, 1, 2, 3]
 
 
+async def test_a_completion_that_comes_twice_is_ignored(driver: Driver, fake: FakeEngine) -> None:
+    tasks = start(driver, 2)
+    await turns()
+    first, second = (operation.token for operation in fake.pending())
+    fake.complete(first, 8)
+    fake.done.append((first, 3))
+    await turns()
+    fake.complete(second, 7)
+    fake.done.append((1 << 62, 3))
+    assert await asyncio.gather(*tasks) == [8, 7]
+    stats = driver.stats()
+    assert (stats.strays, stats.completed, stats.in_flight) == (2, 2, 0)
+
+
 async def test_more_than_the_engine_holds(driver: Driver, fake: FakeEngine) -> None:
     tasks = start(driver, 500)
     seen = []

@@ -23,6 +23,7 @@ EVERYWHERE = [
     "interrupt",
     "delay",
     "reorder",
+    "double",
 ]
 IO_URING = ["setup", "register", "mmap", "enter"]
 POSIX_AIO = ["dup", "thread", "aio"]

@@ -80,6 +80,8 @@ class Stats:
     #: Operations and flushes that were interrupted or refused for the moment (EINTR, EAGAIN,
     #: EBUSY, ENOMEM), and tried again.
     retried: int
+    #: Completions of nothing that was in flight: of a defect in the kernel, and ignored.
+    strays: int
     #: Calls that a thread of the loop's executor performed, because the engine cannot.
     in_threads: int
     #: Files whose reads are all submitted, because their file system cannot tell what is cached.
@@ -130,8 +132,8 @@ class Driver:
         self._flush_scheduled = False
         self._yielding: deque[asyncio.Future[None]] = deque()
         self._let_go = 1
-        self._submitted = self._completed = self._cancelled = 0
-        self._flushes = self._wakeups = self._retried = 0
+        self._submitted = self._cancelled = 0
+        self._flushes = self._wakeups = self._retried = self._strays = 0
         self.in_threads = self.demoted = 0
         self._watch = watch_of(loop)
         self._staged = 0  # since the last flush
@@ -278,9 +280,12 @@ class Driver:
         in_flight = self._in_flight
         each = iter(pairs)
         for token, result in zip(each, each, strict=True):
-            self._resolve(in_flight.pop(token), result)
+            operation = in_flight.pop(token, None)
+            if operation is None:
+                self._strays += 1
+            else:
+                self._resolve(operation, result)
         if pairs:
-            self._completed += len(pairs) // 2
             self._poll.came()
         if self._queue:
             self._offer_queued()
@@ -441,13 +446,14 @@ class Driver:
         return Stats(
             inline=self.inline,
             submitted=self._submitted,
-            completed=self._completed,
+            completed=self._submitted - len(self._in_flight),
             cancelled=self._cancelled,
             flushes=self._flushes,
             wakeups=self._wakeups,
             in_flight=len(self._in_flight),
             queued=len(self._queue) + sum(map(len, self._held.values())),
             retried=self._retried,
+            strays=self._strays,
             in_threads=self.in_threads,
             demoted=self.demoted,
             leaked=leaked_buffers(),

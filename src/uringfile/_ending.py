@@ -40,7 +40,9 @@ def end_engine(engine: Engine, in_flight: InFlight, queue: InFlight, held: HeldB
             engine.flush()
             pairs = engine.reap(True)
             for token, result in zip(pairs[::2], pairs[1::2], strict=True):
-                _settle(in_flight.pop(token), result)
+                reaped = in_flight.pop(token, None)
+                if reaped is not None:  # else it came twice
+                    _settle(reaped, result)
             patience = LINGER_SECONDS if in_flight.keys() - stubborn else STUBBORN_SECONDS
             left = start + patience - time.monotonic()
             if not in_flight or left <= 0:
