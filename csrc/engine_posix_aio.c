@@ -188,8 +188,10 @@ static void cancel_staged(struct posix_aio_engine *engine, struct request *reque
 {
 	struct request **link = &engine->staged;
 
-	while (*link != request)
+	while (*link && *link != request)
 		link = &(*link)->next;
+	if (!*link)
+		return;		/* it has ended, and is not reaped yet */
 	*link = request->next;
 	if (!*link)
 		engine->staged_end = link;

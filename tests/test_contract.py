@@ -256,6 +256,14 @@ def test_6_cancel_completes_nothing_by_itself(rig: Rig, pipe: tuple[int, int]) -
     assert rig.finish([token]) == [-errno.ECANCELED]
 
 
+def test_6_cancelled_twice(rig: Rig, pipe: tuple[int, int]) -> None:
+    """Before the flush, and again before the completion is reaped."""
+    tokens = [rig.submit(READ, pipe[0], bytearray(8)) for _ in range(3)]
+    for token in [tokens[1], tokens[1], tokens[0], tokens[1], tokens[2]]:
+        rig.engine.cancel(token)
+    assert rig.finish(tokens) == [-errno.ECANCELED] * 3
+
+
 def test_6_cancel_loses_the_race(rig: Rig, fd: int) -> None:
     token = rig.submit(READ, fd, bytearray(8))
     assert rig.finish([token]) == [8]
