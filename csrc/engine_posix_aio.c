@@ -83,6 +83,8 @@ static int posix_aio_submit(uf_engine *base, const struct uf_op *op)
 	struct request *request = engine->free;
 	int ret;
 
+	if (!request)	/* the number in flight is wrong, after a completion too many */
+		return -EAGAIN;
 	ret = uf_lanes_take(&engine->lanes, op->fd, op->opcode == UF_WRITE, &request->lanes,
 			    &request->lane);
 	if (ret)
@@ -98,6 +100,7 @@ static int posix_aio_submit(uf_engine *base, const struct uf_op *op)
 	request->opcode = op->opcode;
 	request->live = 1;
 	request->started = 0;
+	request->unwanted = 0;
 	request->next = NULL;
 	*engine->staged_end = request;
 	engine->staged_end = &request->next;
@@ -128,7 +131,7 @@ static int posix_aio_flush(uf_engine *base)
 			uf_posix_end(engine, request, ret);
 			continue;
 		}
-		request->started = 1;
+		request->started = ++engine->started;
 		if (!engine->thread_each) {
 			request->next = engine->fresh;
 			engine->fresh = request;
@@ -200,6 +203,38 @@ static void cancel_staged(struct posix_aio_engine *engine, struct request *reque
 	pthread_mutex_unlock(&engine->lock);
 }
 
+static struct request *last_of(struct posix_aio_engine *engine, const struct uf_lane *lane)
+{
+	struct request *last = NULL;
+
+	for (unsigned i = 0; i < CAPACITY; i++) {
+		struct request *request = &engine->requests[i];
+
+		if (!request->live || !request->started || request->lane != lane ||
+		    aio_error(&request->cb) != EINPROGRESS)
+			continue;
+		if (!last || request->started > last->started)
+			last = request;
+	}
+	return last;
+}
+
+/* Whether the request will do nothing more.
+ *
+ * glibc (2.36) loses all that is queued behind a request which is cancelled while it waits for
+ * a worker: the next one is marked as ready to run, and put into no list of such. So only
+ * the last of a lane is cancelled; any other when it has become the last. */
+static int stop(struct posix_aio_engine *engine, struct request *request)
+{
+	struct request *last;
+
+	request->unwanted = 1;
+	while ((last = last_of(engine, request->lane)) && last->unwanted)
+		if (aio_cancel(last->cb.aio_fildes, &last->cb) == AIO_NOTCANCELED)
+			break;
+	return aio_error(&request->cb) != EINPROGRESS;
+}
+
 static int posix_aio_cancel(uf_engine *base, int64_t token)
 {
 	struct posix_aio_engine *engine = of(base);
@@ -211,8 +246,7 @@ static int posix_aio_cancel(uf_engine *base, int64_t token)
 		cancel_staged(engine, request);
 		return 0;
 	}
-	if (!engine->thread_each &&
-	    aio_cancel(request->cb.aio_fildes, &request->cb) != AIO_NOTCANCELED)
+	if (!engine->thread_each && stop(engine, request))
 		return 0;
 	return request->lane->borrowed ? -EBUSY : -EALREADY;
 }

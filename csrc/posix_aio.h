@@ -20,7 +20,8 @@ struct request {
 	int64_t result;
 	int opcode;
 	int live;
-	int started;
+	int unwanted;			/* its cancellation was asked for */
+	uint64_t started;		/* in this order; 0: not yet */
 };
 
 enum notifier_state { RUNNING, IDLE, SUSPENDED, WOKEN };
@@ -34,6 +35,7 @@ struct posix_aio_engine {
 	struct request *free;
 	struct request *staged;
 	struct request **staged_end;
+	uint64_t started;		/* how many have been */
 
 	/* Under lock. */
 	pthread_mutex_t lock;

@@ -293,6 +293,26 @@ def test_6_stubborn_read(pipe: tuple[int, int]) -> None:
     rig.engine.destroy()
 
 
+def test_6_cancel_leaves_those_behind_it(fd: int) -> None:
+    """glibc forgets the requests behind one that is cancelled while it waits for a worker."""
+    rig = Rig(NativeEngine("posix_aio"))
+    pipes = [os.pipe() for _ in range(130)]  # more than there are workers
+    hung = [rig.submit(READ, reading, bytearray(1)) for reading, _ in pipes]
+    rig.engine.flush()
+    time.sleep(0.1)
+    writes = [rig.submit(WRITE, fd, bytes([i]) * 8, 8 * i) for i in range(6)]
+    rig.engine.flush()
+    asked = [rig.engine.cancel(writes[i]) for i in (0, 2, 5, 4)]
+    for _, writing in pipes:
+        os.write(writing, b"x")
+    assert rig.finish(hung) == [1] * 130
+    assert rig.finish(writes) == [8, 8, 8, 8, -errno.ECANCELED, -errno.ECANCELED]
+    assert asked == [-errno.EALREADY, -errno.EALREADY, 0, 0]
+    for end in (end for both in pipes for end in both):
+        os.close(end)
+    rig.engine.destroy()
+
+
 # ---- 7. closing ---
 
 
