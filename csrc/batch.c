@@ -193,8 +193,9 @@ int uf_batch_cancel(uf_engine *engine, int64_t token, int *found)
 		if (!batch->left)
 			uf_signal(engine);
 	}
+	/* From the last on: POSIX AIO can cancel only what nothing is queued behind. */
 	for (; batch->cancelled < batch->n; batch->cancelled++) {
-		unsigned i = batch->cancelled;
+		unsigned i = batch->n - 1 - batch->cancelled;
 		int ret;
 
 		if (batch->parts[i].result != PENDING)
