@@ -288,6 +288,8 @@ class World:
             raise self.fail("the in-flight table is not what is in flight")
         if engine.accepted != engine.finished + len(in_flight):
             raise self.fail("an accepted operation has got lost")
+        if driver._strays:
+            raise self.fail("a completion came twice")
         if self.steps & 15:
             return
         tokens = {*engine.ops, *(token for token, _ in engine.done)}
