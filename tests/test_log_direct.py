@@ -43,6 +43,8 @@ _OTHERS = {
     "test_the_benchmarks_run",
     "test_short_writes_are_continued_before_anything_is_acknowledged",
     "test_a_write_of_nothing_is_an_error",
+    "test_an_interrupted_cut_is_repeated",
+    "test_a_log_that_has_failed_ends_silently_with_its_loop",
     "test_a_failed_commit_fails_its_batch_and_all_that_follow",
     "test_the_first_error_is_told_even_if_the_cut_fails",
     "test_a_failed_sync_in_the_background_is_final",
