@@ -21,7 +21,7 @@ from test_driver import driver, fake, turns  # noqa: F401  (fixtures)
 from test_log import path  # noqa: F401
 from test_log_faults import next_operation, opcode, open_log, small  # noqa: F401
 
-from uringfile import LogWriter, _logopen
+from uringfile import LogReader, LogWriter, _logopen
 from uringfile._engine import FALLOCATE, FTRUNCATE, WRITE
 
 BLOCK = 4096
@@ -311,3 +311,30 @@ async def test_no_fallocate(open_log: Any, fake: FakeEngine) -> None:  # noqa: F
         assert (opcode(operation), operation.length) == (WRITE, length)
         fake.perform(operation.token)
     assert await task == 2
+
+
+@pytest.mark.parametrize("framed", [False, True])
+async def test_a_reader_that_follows_a_direct_log(
+    path: Path,  # noqa: F811
+    engine: Any,
+    framed: bool,
+) -> None:
+    """It reads through the page cache, at the side of blocks that are written again."""
+    if framed:
+        pytest.importorskip("google_crc32c")
+    rng = random.Random(17)
+    records = [b"%d %s\n" % (i, b"x" * rng.choice((1, 50, 5000))) for i in range(500)]
+
+    async def write() -> None:
+        for record in records:
+            await log.append(record)
+
+    async with (
+        DirectLogWriter(path, engine=engine, framed=framed) as log,
+        LogReader(path, engine=engine, framed=framed, follow=True) as reader,
+    ):
+        writing = asyncio.ensure_future(write())
+        for record in records:
+            assert await asyncio.wait_for(reader.__anext__(), 30) == record
+            assert reader.torn is None
+        await writing
