@@ -71,7 +71,7 @@ class DirectLogFile(LogFile):
         self._base = end - len(tail)
         self._taken = self._length = 0
         self._allocated = self._up(end)
-        # Into blocks that are written, O_DIRECT waits for nothing when it is submitted.
+        # Tried at its submission; what would wait there the kernel hands to a worker itself.
         self._worker = 0 if local else ASYNC
 
     def _up(self, offset: int) -> int:
