@@ -30,6 +30,9 @@ _MARK = 1 << 40
 _TRANSIENT = (-errno.EAGAIN, -errno.EBUSY, -errno.ENOMEM, -errno.EINTR)
 NO_FD = -100
 
+# What O_DIRECT moves are multiples of this.
+_BLOCK = 4096
+
 _ALL = 0x1FF
 _POSIX = 0xF
 
@@ -193,6 +196,8 @@ class SimulatedEngine(FakeEngine):
             mark = os.lseek(fd, 0, os.SEEK_CUR)
             if mark < _MARK:
                 mark = self.mark(fd)
+                if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+                    self.direct.add(mark)
             return mark, os.fstat(fd).st_ino
         except OSError as error:
             raise self.fail(f"{_engine.OPCODE_NAMES[kind]} of a closed descriptor") from error
@@ -405,7 +410,9 @@ class SimulatedEngine(FakeEngine):
         """What O_DIRECT moves are whole blocks; a read of it falls short at the end only."""
         if op.mark not in self.direct:
             return self.rng.randrange(1, length)
-        return length if op.opcode == _engine.READ else 512 * self.rng.randrange(1, length // 512)
+        if op.opcode == _engine.READ or length < 2 * _BLOCK:
+            return length
+        return _BLOCK * self.rng.randrange(1, length // _BLOCK)
 
     def _call(self, op: Op, file: FileState, address: Any, length: int, offset: int) -> int:
         opcode, fd = op.opcode, op.number

@@ -31,6 +31,7 @@ class LogUser(Actor):
         super().__init__(world, number)
         world.engine.keeps_durable = True
         self.log: LogWriter | None = None
+        self.has_direct = _has_direct(world.folder)
         self.changing = False
         self.lives = 0
         self.path = ""
@@ -79,6 +80,7 @@ class LogUser(Actor):
             "interval": rng.choice([0.001, 1.0]),
             "max_buffered": rng.choice([1, 100, 1000, 1 << 20]),
             "preallocate": rng.choice([0, 0, 4096]),
+            "direct": self.has_direct and rng.random() < 0.3,
             "rotate_size": rng.choice([None, None, 500, 3000]),
             "rotate_seconds": rng.choice([None, None, 0.01, 1.0]),
         }
@@ -296,3 +298,12 @@ class LogUser(Actor):
         if torn and complete:
             raise self.world.fail(f"{self.path}: a torn record: {torn!r}")
         return numbers
+
+
+def _has_direct(folder: str) -> bool:
+    """Not so with tmpfs before Linux 6.6."""
+    try:
+        os.close(os.open(os.path.join(folder, "probe"), os.O_CREAT | os.O_RDWR | os.O_DIRECT))
+    except OSError:
+        return False
+    return True
