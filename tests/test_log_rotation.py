@@ -10,6 +10,7 @@ import random
 import shutil
 import stat
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from conftest import open_fds
 
 from uringfile import LogWriter, _commit, _logopen, _rotation
+from uringfile._logfile import LogFile
 
 
 @pytest.fixture
@@ -421,4 +423,37 @@ async def test_close_waits_for_a_change_of_the_file(
             await asyncio.sleep(0.001)
         assert log._error is None
         assert (tmp_path / f"moved{i}").read_bytes().count(b"%d\n" % i) == 2
+    assert open_fds() == before
+
+
+async def test_close_while_reopen_looks(
+    path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it finds is of no interest any more; the change went on after the close."""
+    go_on = threading.Event()
+    is_at_path = LogFile.is_at_path
+
+    def slow(self: LogFile) -> bool:
+        go_on.wait()
+        return is_at_path(self)
+
+    async with LogWriter(path, engine=engine):  # the engine is open now
+        pass
+    before = open_fds()
+    log = await LogWriter(path, engine=engine)
+    await log.append(b"one\n")
+    log._file.local = False  # it looks in a thread
+    monkeypatch.setattr(LogFile, "is_at_path", slow)
+    path.rename(path.with_name("moved"))
+    reopening = asyncio.ensure_future(log.reopen())
+    await asyncio.sleep(0.01)
+    closing = asyncio.ensure_future(log.close())
+    await asyncio.sleep(0.01)
+    go_on.set()
+    await closing
+    await asyncio.gather(reopening, return_exceptions=True)
+    while log._committing:
+        await asyncio.sleep(0.001)
+    assert log._error is None
+    assert not path.exists()
     assert open_fds() == before

@@ -333,7 +333,7 @@ class GroupCommit:
             there = file.is_at_path()
         else:
             there = await in_thread(self._driver, file.descriptor, file.is_at_path)
-        if not there and not self._sealed:
+        if not there and not (self._sealed or self._closed):
             self._seal(REOPEN)
 
     def _on_rotation_time(self) -> None:
