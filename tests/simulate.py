@@ -18,9 +18,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from simulation.files import FileUser
 from simulation.logs import LogUser
+from simulation.objects import ObjectUser
+from simulation.pools import PoolUser, WriterUser
 from simulation.world import Actor, Finding, World
 
-KINDS: dict[str, type[Actor]] = {"file": FileUser, "log": LogUser}
+KINDS: dict[str, type[Actor]] = {
+    "file": FileUser,
+    "log": LogUser,
+    "object": ObjectUser,
+    "pool": PoolUser,
+    "writer": WriterUser,
+}
 
 # A world ends after so many steps.
 LIFE = 2000

@@ -12,13 +12,14 @@ from conftest import check
 from simulate import LIFE, replay_command, simulate, world
 from simulation.kernel import SimulatedEngine
 
-from uringfile import _driver, _file
+from uringfile import BufferPool, Writer, _driver, _file
 from uringfile._commit import GroupCommit
 from uringfile._driver import Driver
 from uringfile._fd import Descriptor
 from uringfile._gather import GatheredWrites
 from uringfile._logfile import Shape
 from uringfile._openfile import OpenFile
+from uringfile._writeback import WriteBack
 
 STEPS = int(os.environ.get("URINGFILE_SIMULATION_STEPS", "15000"))
 
@@ -67,6 +68,11 @@ def forget_memory(patch: pytest.MonkeyPatch) -> None:
         return accepted
 
     patch.setattr(Driver, "_offer", forgetful)
+
+
+def keep_no_pin(patch: pytest.MonkeyPatch) -> None:
+    """An address within a buffer does not keep that exported."""
+    patch.setattr(_file, "inside", lambda pinned, start: pinned + start)
 
 
 def close_at_once(patch: pytest.MonkeyPatch) -> None:
@@ -148,13 +154,52 @@ def write_without_dsync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Shape, "flags", os.O_RDWR | os.O_CLOEXEC)
 
 
+def write_the_last_first(patch: pytest.MonkeyPatch) -> None:
+    """A Writer takes its records in another order than they came."""
+    patch.setattr(Writer, "_take_batch", lambda self: [self._records.pop()])
+
+
+def hand_out_too_early(patch: pytest.MonkeyPatch) -> None:
+    """A pool's buffer is free when it is given back, whoever may touch it still."""
+    hand_out, release = BufferPool._hand_out, BufferPool.release
+    slots = {}
+
+    def remember(self: BufferPool, slot: int) -> memoryview:
+        view = hand_out(self, slot)
+        slots[id(view.obj)] = slot
+        return view
+
+    def put_back(self: BufferPool, buffer: memoryview) -> None:
+        self._put_back(slots[id(buffer.obj)])
+        release(self, buffer)
+
+    patch.setattr(BufferPool, "_hand_out", remember)
+    patch.setattr(BufferPool, "release", put_back)
+
+
+def lose_what_failed(patch: pytest.MonkeyPatch) -> None:
+    """A file object does not write again what could not be written."""
+
+    async def write_queue(self: WriteBack) -> None:
+        await real(self)
+        self._queue.clear()
+        self.size = 0
+
+    real = WriteBack._write_queue
+    patch.setattr(WriteBack, "_write_queue", write_queue)
+
+
 @pytest.mark.parametrize(
     ("mutation", "found"),
     [
+        (write_the_last_first, "a gap|out of order"),
+        (hand_out_too_early, "the same buffer|handed out|never came back|block .* is wrong"),
+        (lose_what_failed, "instead of|does not hold|another size"),
         (log_after_an_error, "acknowledged after an error|after OSError"),
         (acknowledge_too_early, "is not there|not durable"),
         (write_without_dsync, "not durable"),
         (forget_memory, "memory of .* was released"),
+        (keep_no_pin, "can be resized"),
         (close_at_once, "was closed|is another file|has not waited"),
         (let_go_when_cancelled, "was closed|is another file|has not waited"),
         (forget_sync_errors, "succeeds after one failed"),

@@ -99,6 +99,7 @@ class Op:
     hangs: bool = False
     result: int | None = None
     name: bytes = b""
+    address: int = 0  # where somebody asks for that
     exported: bytearray | None = None  # the user's, which must not be resizable
 
     @property
@@ -137,6 +138,8 @@ class SimulatedEngine(FakeEngine):
         self.direct: set[int] = set()  # marks of what was opened with O_DIRECT
         #: Whether somebody asks for what a power cut leaves.
         self.keeps_durable = False
+        #: Whether somebody asks for the addresses of operations.
+        self.knows_addresses = False
         self.accepted = self.finished = 0
         self.log: Callable[..., None] = lambda *event: None
         #: Called when the end of the loop waits for completions.
@@ -180,10 +183,12 @@ class SimulatedEngine(FakeEngine):
                 op.inode = _inode(addr)
         elif addr is not None:
             op.memory = weakref.ref(addr)
-        if self.posix and fd != NO_FD and self.rng.random() < 0.9:
-            op.lane = self._lane(fd)
+            if self.knows_addresses and not op.flags & _engine.BATCH:
+                op.address = int(ffi.cast("uintptr_t", addr))
             if self.exported and kind == _engine.READ:
                 op.exported = self._exporter(addr)
+        if self.posix and fd != NO_FD and self.rng.random() < 0.9:
+            op.lane = self._lane(fd)
         op.hangs = kind == _engine.READ and self.rng.random() < self.faults.hang
         self.ops[token] = op
         self.staged += 1

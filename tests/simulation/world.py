@@ -414,7 +414,7 @@ class World:
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if not isinstance(error, Finding):
-            self.fail(f"unhandled: {context['message']} {error!r}")
+            self.fail(f"unhandled: {context['message']} {error!r}").__cause__ = error
 
     # ---- instead of the system -------------------------------------------------------------
 
