@@ -497,6 +497,23 @@ async def test_failed_fsync_sticks(open_on_fake: Callable[..., AIOFile], fake: F
     await file.close()
 
 
+async def test_the_first_of_two_failed_fsyncs_sticks(
+    open_on_fake: Callable[..., AIOFile], fake: FakeEngine
+) -> None:
+    file = await open_on_fake()
+    calls = [asyncio.ensure_future(file.fsync()) for _ in range(2)]
+    await turns()
+    first, second = fake.pending()
+    fake.complete(first.token, -errno.EIO)
+    fake.complete(second.token, -errno.EDQUOT)
+    for call, text in zip(calls, ("Input/output", "quota"), strict=True):
+        with pytest.raises(OSError, match=text):
+            await call
+    with pytest.raises(OSError, match="Input/output"):
+        await file.fsync()
+    await file.close()
+
+
 # ---- the end of the loop ---
 
 

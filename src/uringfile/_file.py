@@ -321,7 +321,7 @@ class AIOFile(ManyFile):
         if self._sync_error is not None:
             raise os_error(-self._sync_error, self.name)
         ret = await self._run_whole(opcode, descriptor)
-        if -ret in _LASTING_SYNC_ERRORS:
+        if -ret in _LASTING_SYNC_ERRORS and self._sync_error is None:
             self._sync_error = -ret
         raise_for(ret, self.name)
 
