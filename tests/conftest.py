@@ -148,13 +148,15 @@ def open_fds() -> set[str]:
     }
 
 
-def run_python(code: str, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    code: str, *args: str, timeout: float = 60, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a program in an interpreter of its own, for tests that may crash or hang it."""
     return subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", code, *args],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout,
         env={**os.environ, **environment},
         check=False,
     )
@@ -179,7 +181,7 @@ async def _end(loop: asyncio.AbstractEventLoop) -> None:
     await loop.shutdown_default_executor()
 
 
-def check(code: str, *args: str, **environment: str) -> str:
-    done = run_python(code, *args, **environment)
+def check(code: str, *args: str, timeout: float = 60, **environment: str) -> str:
+    done = run_python(code, *args, timeout=timeout, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -198,6 +198,96 @@ def test_that_the_canaries_would_notice(tmp_path: Path) -> None:
     assert done.returncode != 0, "no canary was touched: the test proves nothing"
 
 
+BATCHES = f"""{HUNG_READ}
+import gc
+from uringfile import _engine, _fd, _loop
+from uringfile._batch import Batch
+from uringfile._blocks import new_block
+from uringfile._native_engine import address, pin
+SIZE, PARTS = 16384, 4
+def batch():
+    place = pin(new_block(SIZE * PARTS))
+    starts = range(address(place), address(place) + SIZE * PARTS, SIZE)
+    return Batch(starts, [SIZE] * PARTS, [0] * PARTS, place)
+async def main():
+    driver = _loop.running_driver(engine)
+    for _ in range(20):
+        # A lane of each: what waits behind a read that hangs can be cancelled, and is.
+        descriptor = _fd.Descriptor(os.dup(ends[0]))
+        parts = batch()
+        read = driver.run(
+            _engine.READ | _engine.BATCH, descriptor, parts.memory, parts.n
+        )
+        task = asyncio.ensure_future(read)
+        await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del task, read, parts
+        await asyncio.sleep(0)
+    gc.collect()
+    canaries = [bytes(SIZE * PARTS - 33) for _ in range(100)]
+    canaries += [bytes(32 * PARTS - i) for i in range(64) for _ in range(100)]
+    os.write(ends[1], b"late" * 4000)
+    await asyncio.sleep(0.2)
+    assert not any(any(canary) for canary in canaries), "freed memory was written to"
+asyncio.run(main())
+"""
+
+POOL = f"""{HUNG_READ}
+import gc
+from uringfile import _engine, _fd, _loop
+from uringfile._native_engine import pin
+SIZE = 65536
+async def main():
+    driver = _loop.running_driver(engine)
+    descriptor = _fd.Descriptor(ends[0])
+    pool = uringfile.BufferPool(SIZE, 24)
+    for _ in range(20):
+        buffer = await pool.acquire()
+        read = driver.run(_engine.READ, descriptor, pin(buffer), SIZE)
+        task = asyncio.ensure_future(read)
+        await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        pool.release(buffer)
+        del task, read, buffer
+        await asyncio.sleep(0)
+    gc.collect()
+    await asyncio.sleep(0.05)
+    assert pool.free >= 4
+    canaries = [await pool.acquire() for _ in range(pool.free)]
+    for canary in canaries:
+        canary[:] = bytes(SIZE)
+    os.write(ends[1], b"late" * 4000)
+    await asyncio.sleep(0.2)
+    assert not any(any(canary) for canary in canaries), "a buffer of another was written to"
+asyncio.run(main())
+"""
+
+FORGETFUL = """
+import uringfile._driver as d
+real = d.Driver._offer
+def forgetful(self, operation):
+    accepted = real(self, operation)
+    operation.request = (operation.opcode,) + (None,) * 5
+    return accepted
+d.Driver._offer = forgetful
+"""
+
+
+@pytest.mark.parametrize("program", [BATCHES, POOL], ids=["batches", "pool"])
+def test_cancelled_batches_and_buffers_keep_their_memory(engine: Any, program: str) -> None:
+    check(program, engine, PYTHONWARNINGS="ignore", PYTHONMALLOC="malloc")
+
+
+@pytest.mark.parametrize("program", [BATCHES, POOL], ids=["batches", "pool"])
+def test_that_canaries_of_batches_and_buffers_would_notice(program: str) -> None:
+    broken = FORGETFUL + program
+    done = run_python(broken, "posix_aio", PYTHONWARNINGS="ignore", PYTHONMALLOC="malloc")
+    # Or it crashes, of memory that is no longer what it was.
+    assert done.returncode < 0 or "was written to" in done.stderr, done.stderr
+
+
 GARBAGE = """
 import gc
 from uringfile._native_engine import pin
