@@ -328,7 +328,8 @@ class Driver:
     def abandon(self, operation: Operation, future: asyncio.Future[int]) -> None:
         """Nobody waits for the operation any more."""
         if self._futures.pop(operation.token, None) is not None:
-            self.cancel(operation)
+            if not self.loop.is_closed():  # else the end of the driver cancels it
+                self.cancel(operation)
         elif operation.on_orphan is not None and not future.cancelled():
             # It completed in the very turn in which its task was cancelled.
             operation.on_orphan(future.result())
