@@ -13,9 +13,14 @@
  * is for operations, half for the cqes of cancel requests. */
 #define CQ_FACTOR 32
 
-/* io-wq grants 4 bounded workers for each core: on two cores, eight reads that
- * hang would hold up every write and fsync of the ring. One file gets a quarter. */
+/* io-wq grants 4 bounded workers for each core: on two cores, eight operations that
+ * hang would hold up every write and fsync of the ring. */
 #define BOUNDED_WORKERS 128
+
+/* Each ASYNC operation that hangs keeps a worker. For reads and writes Linux 6.18 has
+ * no bound but RLIMIT_NPROC (600 hung reads: 600 threads); older kernels have the one
+ * above. */
+#define WORKERS_OF_A_FILE 32
 
 /* Of cqes that nobody is told of. */
 #define CANCEL_TOKEN UINT64_MAX
@@ -156,7 +161,7 @@ static int uring_open(uf_engine *base, unsigned entries, unsigned sqpoll_ms, con
 	if (ret)
 		return ret;
 	base->capacity = ring->cq_entries / 2;
-	base->worker_share = BOUNDED_WORKERS / 4;
+	base->worker_share = WORKERS_OF_A_FILE;
 	*step = "io_uring_register(PROBE)";
 	ret = probe(engine);
 	if (ret)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import pytest
 from native_build import build, why_no_build
+from rigs import faulty, mounted_faulty, small_mount, summary  # noqa: F401  (fixtures)
 
 from uringfile._engine import ENGINE_NAMES
 from uringfile._native_engine import NativeEngine
@@ -71,6 +72,8 @@ def count(name: str) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name in ENGINE_NAMES:
         terminalreporter.write_line(f"{name}: {MISSING[name] or f'{_ran[name]} tests'}")
+    for line in summary():
+        terminalreporter.write_line(line)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -1,9 +1,9 @@
 """Operations that are held back, so that a file that hangs does not hold up the others.
 
 A descriptor takes at most as much of the engine as it leaves: one that hangs half, the next
-one a quarter, and so on; and of the kernel's workers a quarter. What goes beyond that waits
-here, outside of the queue for the engine, until earlier operations of the same descriptor
-have completed.
+one a quarter, and so on; and not more than 32 of the kernel's workers. What goes beyond that
+waits here, outside of the queue for the engine, until earlier operations of the same
+descriptor have completed.
 """
 
 from __future__ import annotations
