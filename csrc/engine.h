@@ -72,6 +72,14 @@ int uf_offer(uf_engine *engine, struct uf_op *op);
 /* eventfd(2): a descriptor or -errno. */
 int uf_eventfd_open(int flags);
 
+/* The first half of uf_open_cached(): the identity is that of a regular file which the path
+ * led to before it was opened, with O_NONBLOCK. */
+int uf_open_if_regular(int dirfd, const char *path, int flags, const uint64_t *local_mounts,
+		       int n, uf_identity *identity);
+
+/* With O_PATH, to begin at; below 0 if it is not cached. */
+int uf_open_directory_cached(const char *path);
+
 /* Make the eventfd readable. It cannot fail: the counter never gets near its
  * limit, and the descriptor is ours. */
 void uf_signal(const uf_engine *engine);

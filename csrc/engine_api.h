@@ -194,6 +194,17 @@ int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, in
 int uf_open_path_cached(const char *path, int flags, const uint64_t *local_mounts, int n,
 			uint64_t *mount);
 
+/* n files whole, as far as uf_open_cached() would open them and the page cache has them:
+ * their data, one behind the other, into memory, and their sizes; -EAGAIN for one that is
+ * to be read by a way that may wait, or that does not fit. paths are strings, one behind
+ * the other. How many were looked at: fewer when memory, of room bytes, is full. */
+int uf_read_cached_files(const char *paths, int n, char *memory, int64_t room, int64_t *sizes,
+			 const uint64_t *local_mounts, int n_mounts);
+
+/* Read and write length bytes at the positions of both files, by way of memory: how many,
+ * fewer at the end of the file. Waits. */
+int64_t uf_copy(int from, int to, int64_t length, char *memory, int64_t room);
+
 /* inotify(7), as the system calls are, but -errno. Need no engine; add follows the
  * path, and so may wait for its file system. */
 int uf_inotify_open(void);

@@ -76,14 +76,14 @@ struct open_how_abi {
 	uint64_t resolve;
 };
 
-static int open_if_cached(const char *path, int flags)
+static int open_if_cached(int dirfd, const char *path, int flags)
 {
 	struct open_how_abi how = {
 		.flags = (uint64_t)(unsigned)flags,
 		.resolve = RESOLVE_CACHED_FLAG,
 	};
 
-	return (int)syscall(__NR_openat2, AT_FDCWD, path, &how, sizeof(how));
+	return (int)syscall(__NR_openat2, dirfd, path, &how, sizeof(how));
 }
 
 static int is_among(const uint64_t *mounts, int n, uint64_t mount)
@@ -94,31 +94,44 @@ static int is_among(const uint64_t *mounts, int n, uint64_t mount)
 	return 0;
 }
 
-static int is_regular_and_local(int fd, const uint64_t *local_mounts, int n)
+static int is_regular_and_local(int fd, const uint64_t *local_mounts, int n,
+				uf_identity *identity)
 {
-	uf_identity identity;
-
-	return !uf_identify(fd, &identity) && S_ISREG(identity.mode) &&
-	       is_among(local_mounts, n, identity.mount);
+	return !uf_identify(fd, identity) && S_ISREG(identity->mode) &&
+	       is_among(local_mounts, n, identity->mount);
 }
 
-int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, int n)
+int uf_open_if_regular(int dirfd, const char *path, int flags, const uint64_t *local_mounts,
+		       int n, uf_identity *identity)
 {
 	int path_fd, allowed, fd;
 
 	/* To open a FIFO or a device, or on NFS or FUSE, may wait: look first. */
-	path_fd = open_if_cached(path, O_PATH | O_CLOEXEC);
+	path_fd = open_if_cached(dirfd, path, O_PATH | O_CLOEXEC);
 	if (path_fd < 0)
 		return -EAGAIN;
-	allowed = is_regular_and_local(path_fd, local_mounts, n);
+	allowed = is_regular_and_local(path_fd, local_mounts, n, identity);
 	close(path_fd);
 	if (!allowed)
 		return -EAGAIN;
-	/* The path may lead elsewhere by now: O_NONBLOCK, until that is known. */
-	fd = open_if_cached(path, flags | O_NONBLOCK);
+	/* The path may lead elsewhere by now: O_NONBLOCK. */
+	fd = open_if_cached(dirfd, path, flags | O_NONBLOCK);
+	return fd < 0 ? -EAGAIN : fd;
+}
+
+int uf_open_directory_cached(const char *path)
+{
+	return open_if_cached(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+int uf_open_cached(const char *path, int flags, const uint64_t *local_mounts, int n)
+{
+	uf_identity identity;
+	int fd = uf_open_if_regular(AT_FDCWD, path, flags, local_mounts, n, &identity);
+
 	if (fd < 0)
-		return -EAGAIN;
-	if (!is_regular_and_local(fd, local_mounts, n) ||
+		return fd;
+	if (!is_regular_and_local(fd, local_mounts, n, &identity) ||
 	    fcntl(fd, F_SETFL, flags & ~O_NONBLOCK)) {
 		close(fd);
 		return -EAGAIN;
@@ -130,7 +143,7 @@ int uf_open_path_cached(const char *path, int flags, const uint64_t *local_mount
 			uint64_t *mount)
 {
 	uf_identity identity;
-	int fd = open_if_cached(path, O_PATH | O_CLOEXEC | flags);
+	int fd = open_if_cached(AT_FDCWD, path, O_PATH | O_CLOEXEC | flags);
 
 	/* Also that something is not there the kernel says from its cache alone. */
 	if (fd < 0)

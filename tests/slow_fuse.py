@@ -21,12 +21,12 @@ import pytest
 
 @contextlib.contextmanager
 def mounted(work: Path, seconds: float) -> Iterator[Path]:
-    """The mount point; a named skip where there is no FUSE."""
+    """The mount point, over ``work / "back"``; a named skip where there is no FUSE."""
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse") or not shutil.which("fusermount3"):
         pytest.skip("a slow file system needs root, /dev/fuse and fusermount3")
     pytest.importorskip("mfusepy", exc_type=ImportError)
     back, mount = work / "back", work / "mount"
-    back.mkdir()
+    back.mkdir(exist_ok=True)
     mount.mkdir()
     command = [sys.executable, __file__, str(back), str(mount), str(seconds)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:

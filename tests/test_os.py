@@ -491,11 +491,9 @@ def test_cancelled_anywhere_it_leaks_no_descriptor(
 
 # ---- a slow file system ---------------------------------------------------------------
 
-DELAY = 0.1
 
-
-async def longest_delay(calls: list[Coroutine[Any, Any, Any]]) -> float:
-    """How long the loop stood still at most while the calls ran, in seconds."""
+async def longest_delay(*works: Coroutine[Any, Any, Any]) -> float:
+    """How long the loop stood still at most while they ran side by side, in seconds."""
     longest = 0.0
 
     async def tick() -> None:
@@ -506,10 +504,64 @@ async def longest_delay(calls: list[Coroutine[Any, Any, Any]]) -> float:
             longest = max(longest, time.perf_counter() - start - 0.001)
 
     ticking = asyncio.ensure_future(tick())
-    for call in calls:
-        await call
+    await asyncio.gather(*works)
     ticking.cancel()
     return longest
+
+
+# Longer than the loop mostly stands still on a machine that has much else to do.
+DELAY = 0.25
+
+
+async def _all_on(mount: Path, fd: int, folder: int) -> float:
+    async def ask(name: str) -> None:
+        await aos.stat(mount / name)
+        await aos.stat(name, dir_fd=folder)
+        assert not await aos.path.lexists(mount / "missing")
+        await aos.access(mount / name, os.R_OK)
+        await aos.statvfs(mount)
+
+    async def make() -> None:
+        await aos.makedirs(mount / "new" / "deep")
+        await aos.rename(mount / "new" / "deep", mount / "new" / "deeper")
+        await aos.removedirs(mount / "new" / "deeper")
+
+    async def link() -> None:
+        await aos.symlink("file", mount / "link")
+        assert await aos.readlink(mount / "link") == "file"
+        await aos.unlink(mount / "link")
+
+    async def change() -> None:
+        await aos.chmod(mount / "file", 0o600)
+        await aos.utime(mount / "file")
+        await aos.truncate(mount / "file", 5)
+
+    async def by_number() -> None:
+        await aos.stat(fd)
+        await aos.ftruncate(fd, 3)
+        await aos.chmod(fd, 0o640)
+        assert "file" in await aos.listdir(folder)
+        assert await aos.path.getsize(fd) == 3
+
+    async def cancelled_open() -> None:
+        task = asyncio.ensure_future(aos.open(mount / "file", os.O_RDONLY))
+        await asyncio.sleep(DELAY / 4)
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.sleep(3 * DELAY)
+
+    return await longest_delay(
+        ask("file"),
+        make(),
+        link(),
+        change(),
+        by_number(),
+        _scan(mount / "dir"),
+        _walk_all(mount / "dir"),
+        aos.listdir(mount),
+        _open_and_close(mount / "file"),
+        cancelled_open(),
+    )
 
 
 async def _walk_all(path: Path) -> None:
@@ -517,57 +569,23 @@ async def _walk_all(path: Path) -> None:
 
 
 def test_nothing_waits_for_a_slow_file_system(tmp_path: Path) -> None:
+    back = tmp_path / "back"
+    (back / "dir").mkdir(parents=True)
+    (back / "file").write_bytes(b"some data")
+    (back / "other").write_bytes(b"some data")
+    (back / "dir" / "file").touch()
     with mounted(tmp_path, DELAY) as mount:
-        (mount / "file").write_bytes(b"some data")
-        (mount / "dir").mkdir()
-        fd, folder = os.open(mount / "file", os.O_RDWR), os.open(mount, os.O_RDONLY)
-
-        def calls() -> list[Coroutine[Any, Any, Any]]:
-            return [
-                aos.stat(mount / "file"),
-                aos.stat("file", dir_fd=folder),
-                aos.stat(fd),
-                aos.lstat(mount / "missing-1"),
-                aos.path.exists(mount / "dir"),
-                aos.path.getsize(fd),
-                aos.mkdir(mount / "new"),
-                aos.rename(mount / "new", mount / "newer"),
-                aos.rmdir(mount / "newer"),
-                aos.symlink("file", mount / "link"),
-                aos.readlink(mount / "link"),
-                aos.unlink(mount / "link"),
-                aos.listdir(mount),
-                aos.listdir(folder),
-                _scan(mount),
-                _walk_all(mount),
-                aos.access(mount / "file", os.R_OK),
-                aos.statvfs(mount),
-                aos.chmod(mount / "file", 0o600),
-                aos.utime(mount / "file"),
-                aos.truncate(mount / "file", 5),
-                aos.ftruncate(fd, 3),
-                aos.makedirs(mount / "x" / "y"),
-                aos.removedirs(mount / "x" / "y"),
-                _open_and_close(mount / "file"),
-                aos.sendfile(fd, fd, 0, 1),
-            ]
-
-        async def quietly(call: Coroutine[Any, Any, Any]) -> None:
-            try:
-                await call
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOSYS, errno.EINVAL):
-                    raise
+        fd, folder = os.open(mount / "other", os.O_RDWR), os.open(mount, os.O_RDONLY)
 
         async def main() -> float:
             await aos.stat(tmp_path)
             start = time.perf_counter()
-            longest = await longest_delay([quietly(call) for call in calls()])
-            assert time.perf_counter() - start > 20 * DELAY  # it is slow indeed
+            longest = await _all_on(mount, fd, folder)
+            assert time.perf_counter() - start > 5 * DELAY  # it is slow indeed
             return longest
 
         try:
-            assert run(main()) < DELAY / 2
+            assert any(run(main()) < DELAY * 0.75 for _ in range(3))  # the machine may stand still
         finally:
             os.close(fd)
             os.close(folder)

@@ -5,7 +5,9 @@ import sys
 if sys.platform != "linux":
     raise ImportError(f"uringfile needs Linux and its io_uring or POSIX AIO, not {sys.platform}")
 
+from uringfile._atomic import atomic_write, fsync_dir
 from uringfile._binary import BinaryFileWrapper
+from uringfile._copy import copyfile
 from uringfile._driver import Stats
 from uringfile._engine import EngineInfo
 from uringfile._errors import ClosedFileError, CorruptLogError, EngineUnavailable
@@ -20,6 +22,7 @@ from uringfile._recover import Recovery, recover
 from uringfile._stream import async_open, clone
 from uringfile._textfile import TextFileWrapper
 from uringfile._watch import PendingOperation
+from uringfile._whole import read_bytes, read_files, read_text, write_bytes, write_text
 from uringfile._writer import Writer
 
 __version__ = "0.1.0"
@@ -44,9 +47,17 @@ __all__ = [
     "Torn",
     "Writer",
     "async_open",
+    "atomic_write",
     "clone",
+    "copyfile",
     "engine_info",
+    "fsync_dir",
     "pending_operations",
+    "read_bytes",
+    "read_files",
+    "read_text",
     "recover",
     "stats",
+    "write_bytes",
+    "write_text",
 ]

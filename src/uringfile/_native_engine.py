@@ -261,6 +261,16 @@ class LocalMounts:
             return -errno.EAGAIN
         return fd
 
+    def read_cached_files(self, paths: bytes, n: int, memory: Any, room: int) -> list[int]:
+        """See csrc/engine_api.h; the sizes of those that were looked at."""
+        sizes = ffi.new("int64_t[]", n)
+        seen = lib.uf_read_cached_files(paths, n, memory, room, sizes, self._local, self._n)
+        return ffi.unpack(sizes, seen)  # type: ignore[no-any-return]
+
+
+#: ``copy_data(from, to, length, memory, room)``: see uf_copy in csrc/engine_api.h.
+copy_data: Callable[[int, int, int, Any, int], int] = lib.uf_copy
+
 
 def fd_is_local(fd: int) -> bool:
     """Whether nobody outside this machine answers for the file system; may itself wait."""

@@ -37,9 +37,19 @@ def open_cached(driver: Driver, path: str | bytes, flags: int) -> int:
 
 
 def close_orphan(result: int) -> None:
-    if result >= 0:
-        with contextlib.suppress(OSError):
-            os.close(result)
+    """Close a descriptor that came too late; while the loop runs not on its thread, because
+    over a network close(2) waits for the server."""
+    if result < 0:
+        return
+    try:
+        asyncio.get_running_loop().run_in_executor(None, _close_quietly, result)
+    except RuntimeError:  # no loop, or its executor has ended
+        _close_quietly(result)
+
+
+def _close_quietly(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 async def open_path(
