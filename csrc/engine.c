@@ -245,7 +245,7 @@ void uf_signal(const uf_engine *engine)
 
 /* Reads of a tmpfs, which has no RWF_NOWAIT, are tried up to this size. Its pages may be
  * swapped out, but so may those of the buffer. */
-#define IN_MEMORY (64 * 1024)
+#define IN_MEMORY (256 * 1024)
 
 /* Only files of a tmpfs (and of hugetlbfs) have seals; to ask for its name could keep a
  * FUSE file system's caller waiting. */

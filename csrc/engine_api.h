@@ -151,7 +151,7 @@ void uf_destroy(uf_engine *engine);
 
 /* A read that only the page cache may serve: bytes read, -EAGAIN when it would
  * block, -EOPNOTSUPP when the file system cannot tell. preadv2(RWF_NOWAIT),
- * Linux 4.14; on a tmpfs pread(2), up to 64 KiB. Needs no engine. */
+ * Linux 4.14; on a tmpfs pread(2), up to 256 KiB. Needs no engine. */
 int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset);
 
 /* The same by way of io_uring: READ with RWF_NOWAIT, submitted at once with all that is

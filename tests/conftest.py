@@ -108,15 +108,20 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(fd)
 
 
-def make_cold(fd: int) -> None:
-    """Drop the file from the page cache, and see with mincore(2) that it is gone."""
-    libc = ctypes.CDLL(None, use_errno=True)
+def needs_inline_reads(fd: int) -> None:
+    """Skip the test where preadv2(RWF_NOWAIT) is refused: overlayfs, tmpfs."""
     try:
         os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
     except BlockingIOError:
         pass
     except OSError as error:
         pytest.skip(f"this file system cannot tell what is cached: {error}")
+
+
+def make_cold(fd: int) -> None:
+    """Drop the file from the page cache, and see with mincore(2) that it is gone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    needs_inline_reads(fd)
     for _ in range(100):
         os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SQPOLL_MS, count, make_cold, sqpoll_engine
+from conftest import SQPOLL_MS, count, make_cold, needs_inline_reads, sqpoll_engine
 from test_contract import Rig
 
 from uringfile import AIOFile, stats
@@ -32,6 +32,7 @@ def ring() -> Iterator[Rig]:
 def fd(data: Path) -> Iterator[int]:
     fd = os.open(data, os.O_RDWR)
     os.pread(fd, 1 << 20, 0)
+    needs_inline_reads(fd)
     yield fd
     os.close(fd)
 
@@ -169,6 +170,8 @@ async def test_reads_are_right_beside_everything_else(
         counters = stats(engine)
     assert not wrong
     assert counters.in_flight == counters.queued == 0
+    if counters.demoted:
+        pytest.skip("reads are right, but never inline on this file system")
     assert counters.inline == 0 if way == "off" else counters.inline > 1000
 
 
