@@ -10,12 +10,13 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, count, run
+from conftest import check, count, open_fds, run
 from fake_engine import FakeEngine
 from test_driver import driver, fake, open_on_fake, turns  # noqa: F401  (fixtures)
 
@@ -51,8 +52,6 @@ async def test_a_direct_write_of_many_pieces_is_waited_for(tmp_path: Path, engin
 
 
 async def test_a_direct_write_that_needs_the_second_descriptor(tmp_path: Path, engine: Any) -> None:
-    from conftest import open_fds
-
     f = await AIOFile(tmp_path / "f", "wb", direct=True, engine=engine)
     await f.close()
     before = open_fds()
@@ -66,8 +65,6 @@ async def test_a_direct_write_that_needs_the_second_descriptor(tmp_path: Path, e
 
 
 async def test_the_second_descriptor_of_an_unclosed_file(tmp_path: Path, engine: Any) -> None:
-    from conftest import open_fds
-
     async def forgotten() -> None:
         f = await AIOFile(tmp_path / "f", "wb", direct=True, engine=engine)
         await f.write(b"odd", 1)
@@ -233,6 +230,27 @@ async def test_a_coroutine_that_is_closed_abandons_its_operation(
     fake.complete(operation.token, 42)
     await turns()
     assert orphans == [42]
+
+
+def test_the_loop_ends_when_a_close_has_just_begun(tmp_path: Path, engine: Any) -> None:
+    """Its task may be cancelled before the first step of it."""
+
+    async def close_in(turns: int, f: AIOFile) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await f.close()
+
+    async def main(turns: int) -> None:
+        f = await AIOFile(tmp_path / "f", "wb", engine=engine)
+        closing = asyncio.ensure_future(close_in(turns, f))
+        closing.add_done_callback(lambda _: None)
+        await asyncio.sleep(0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it may not begin at all
+        for n in range(6):
+            run(main(n))
+            assert not any(str(tmp_path) in fd for fd in open_fds()), n
 
 
 @pytest.mark.parametrize("when", ["before its thread is done", "after that"])

@@ -9,6 +9,7 @@ import os
 import stat
 import warnings
 from collections.abc import Generator
+from functools import partial
 from typing import Any, TypeVar
 
 from uringfile._direct import DirectIO
@@ -67,6 +68,7 @@ class OpenFile:
         self._closed = False
         self._opening: asyncio.Lock | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._releasing = False
         self._descriptor: Descriptor | None = None
         self._driver: Driver | None = None
         # Whether a read may be tried on the page cache first: a regular file, open for
@@ -264,7 +266,7 @@ class OpenFile:
         descriptor.closing = True
         driver.cancel_holders(descriptor, writes=self._stream_io is not None, filename=self.name)
         self._closing = driver.loop.create_task(self._release(driver, descriptor))
-        self._closing.add_done_callback(_seen)  # its caller may be gone
+        self._closing.add_done_callback(partial(self._released, driver, descriptor))
         await asyncio.shield(self._closing)
 
     def detach(self) -> int:
@@ -309,6 +311,7 @@ class OpenFile:
     async def _release(self, driver: Driver, descriptor: Descriptor) -> None:
         """Wait for what is under way, and close; a task of its own, that goes on if the
         caller is cancelled."""
+        self._releasing = True
         try:
             if not await self._wait_until_idle(driver, descriptor):
                 self._drop(driver, descriptor)
@@ -335,6 +338,12 @@ class OpenFile:
                 if driver.holds_only_lost_reads(descriptor):
                     return False
         return True
+
+    def _released(self, driver: Driver, descriptor: Descriptor, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # its caller may be gone
+        elif not self._releasing:  # the loop has ended before its first step
+            self._drop(driver, descriptor)
 
     def _drop(self, driver: Driver, descriptor: Descriptor) -> None:
         if self._direct_io is not None:
@@ -389,8 +398,3 @@ class OpenFile:
 
 def bad_offset(offset: int) -> ValueError:
     return ValueError(f"offset must be from 0 to 2**63-1, not {offset}")
-
-
-def _seen(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        task.exception()
