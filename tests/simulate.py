@@ -16,11 +16,12 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from simulation.actor import Actor, Finding
 from simulation.files import FileUser
 from simulation.logs import LogUser
 from simulation.objects import ObjectUser
 from simulation.pools import PoolUser, WriterUser
-from simulation.world import Actor, Finding, World
+from simulation.world import World
 
 KINDS: dict[str, type[Actor]] = {
     "file": FileUser,

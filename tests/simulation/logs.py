@@ -9,7 +9,8 @@ import sys
 from itertools import pairwise
 from typing import Any
 
-from simulation.world import Actor, World
+from simulation.actor import Actor
+from simulation.world import World
 from uringfile import ClosedFileError, LogWriter
 
 

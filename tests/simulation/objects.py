@@ -7,7 +7,8 @@ import io
 import os
 from typing import Any
 
-from simulation.world import Actor, World
+from simulation.actor import Actor
+from simulation.world import World
 from uringfile import async_open
 
 

@@ -6,7 +6,8 @@ import asyncio
 import os
 from typing import Any
 
-from simulation.world import Actor, World
+from simulation.actor import Actor
+from simulation.world import World
 from uringfile import AIOFile, BufferPool, Writer
 from uringfile._native_engine import address, pin
 

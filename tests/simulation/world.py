@@ -19,8 +19,10 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-from simulation.kernel import Faults, SimulatedEngine
+from simulation.actor import Actor, Call, Finding
+from simulation.kernel import SimulatedEngine
 from simulation.loop import Clock, SimulatedLoop
+from simulation.operations import Faults
 from uringfile import (
     _batch,
     _commit,
@@ -45,62 +47,6 @@ _FALLIBLE = (_logopen.open_locked, _logopen.rotate)
 
 # Steps in which what is under way must have ended when nothing new is called.
 MOST_TO_END = 200_000
-
-
-class Finding(Exception):
-    """The library has broken one of its promises."""
-
-
-class Call:
-    """One call of the library, in a task of its own."""
-
-    __slots__ = ("actor", "begun", "cancelled", "name", "task")
-
-    def __init__(self, actor: Actor, name: str) -> None:
-        self.actor = actor
-        self.name = name
-        self.begun = self.cancelled = False
-        self.task: asyncio.Task[None] | None = None
-
-
-class Actor:
-    """Uses one object of the library, and knows what must come of it."""
-
-    def __init__(self, world: World, number: int) -> None:
-        self.world = world
-        self.rng = world.rng
-        self.number = number
-        self.calls: list[Call] = []
-
-    def act(self) -> None:
-        """One random thing."""
-        raise NotImplementedError
-
-    async def finish(self) -> None:
-        """Close what is open; all calls have ended or will."""
-
-    def check(self) -> None:
-        """What must hold at any time."""
-
-    def check_at_end(self) -> None:
-        """What must hold when all is closed."""
-
-    def forget(self) -> None:
-        """Let go of what the simulation of this world refers to."""
-
-    def spawn(self, name: str, call: Coroutine[Any, Any, None]) -> Call:
-        one = Call(self, name)
-        self.calls.append(one)
-        one.task = self.world.loop.create_task(self.world.guard(one, call))
-        self.world.note("call", self.number, name)
-        return one
-
-    def cancel_one(self) -> None:
-        if self.calls and (call := self.rng.choice(self.calls)).begun:
-            call.cancelled = True
-            assert call.task is not None
-            call.task.cancel()
-            self.world.note("cancel", self.number, call.name)
 
 
 class World:
@@ -154,7 +100,6 @@ class World:
         self.kinds = kinds
         self.actors: list[Actor] = []
         self.over: asyncio.Future[None]
-        self._last_progress = 0
 
     # ---- what happened ------------------------------------------------------------------
 
