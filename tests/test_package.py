@@ -77,6 +77,7 @@ LAYERS = [
         "_engine",
         "_errors",
         "_mode",
+        "_stats",
         "_statx",
         "_text",
         "_splitter",

@@ -8,7 +8,6 @@ if sys.platform != "linux":
 from uringfile._atomic import atomic_write, fsync_dir
 from uringfile._binary import BinaryFileWrapper
 from uringfile._copy import copyfile
-from uringfile._driver import Stats
 from uringfile._engine import EngineInfo
 from uringfile._errors import ClosedFileError, CorruptLogError, EngineUnavailable
 from uringfile._file import AIOFile
@@ -19,6 +18,7 @@ from uringfile._loop import engine_info, pending_operations, stats
 from uringfile._pool import BufferPool
 from uringfile._readers import LineReader, Reader
 from uringfile._recover import Recovery, recover
+from uringfile._stats import Stats
 from uringfile._stream import async_open, clone
 from uringfile._textfile import TextFileWrapper
 from uringfile._watch import PendingOperation

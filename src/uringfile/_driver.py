@@ -18,7 +18,6 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import get_ident
 from typing import Any
 
@@ -31,6 +30,7 @@ from uringfile._held import HeldBack
 from uringfile._inflight import InFlight, Operation, leaked_buffers
 from uringfile._native_engine import new_scratch
 from uringfile._poll import AdaptivePoll
+from uringfile._stats import Stats
 from uringfile._watch import PendingOperation, describe, watch_of
 
 # What inline completions may cost in one turn of the loop before they yield, in units of
@@ -55,39 +55,6 @@ RETRY_SECONDS = 0.001
 NO_BUFFER = b""
 
 _TRANSIENT = (-errno.EAGAIN, -errno.EBUSY, -errno.ENOMEM, -errno.EINTR)
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Counters of one loop's engine since it was opened."""
-
-    #: Reads that the page cache served without an operation.
-    inline: int
-    #: Operations that the engine accepted.
-    submitted: int
-    #: Operations whose completion was reaped.
-    completed: int
-    #: Operations whose cancellation was asked for.
-    cancelled: int
-    #: Flushes: system calls that submit (io_uring).
-    flushes: int
-    #: Times that the eventfd woke the loop.
-    wakeups: int
-    #: Operations in flight now.
-    in_flight: int
-    #: Operations that wait for room in the engine now, or in their file's share of it.
-    queued: int
-    #: Operations and flushes that were interrupted or refused for the moment (EINTR, EAGAIN,
-    #: EBUSY, ENOMEM), and tried again.
-    retried: int
-    #: Completions of nothing that was in flight: of a defect in the kernel, and ignored.
-    strays: int
-    #: Calls that a thread of the loop's executor performed, because the engine cannot.
-    in_threads: int
-    #: Files whose reads are all submitted, because their file system cannot tell what is cached.
-    demoted: int
-    #: Buffers that are kept for ever, because an operation did not stop; of the whole process.
-    leaked: int
 
 
 if sys.version_info >= (3, 12):

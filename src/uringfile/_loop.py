@@ -12,8 +12,9 @@ import threading
 import weakref
 
 from uringfile._choice import open_engine
-from uringfile._driver import Driver, Stats, runs_here
+from uringfile._driver import Driver, runs_here
 from uringfile._engine import EngineInfo
+from uringfile._stats import Stats
 from uringfile._watch import PendingOperation
 
 _Drivers = dict[str | None, weakref.ref[Driver]]
