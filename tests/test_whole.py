@@ -367,6 +367,44 @@ def test_cancelled_anywhere_it_leaks_no_descriptor(
     run(main())
 
 
+def test_whoever_stops_reading_files_leaves_no_task(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    (tmp_path / "file").write_bytes(b"some data")
+
+    async def stop_early() -> None:
+        async with aclosing(read_files([tmp_path / "file", fifo, fifo])) as files:
+            async for _ in files:
+                break
+
+    async def main() -> None:
+        await stop_early()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        task = asyncio.ensure_future(read_files([fifo, fifo]).__anext__())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await let_go(fifo)
+
+    run(main())
+
+
+async def let_go(fifo: Path) -> None:
+    """A thread that opens a pipe to read it waits until somebody opens it to write."""
+
+    def opened() -> bool:
+        try:
+            os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            return False
+        return True
+
+    for _ in range(20):
+        opened()
+        await asyncio.sleep(0.005)
+
+
 # ---- a slow file system ------------------------------------------------------------------
 
 # Longer than the loop mostly stands still on a machine that has much else to do.

@@ -289,6 +289,35 @@ def test_cancelled_anywhere_nothing_is_left(old: bytes | None, tmp_path: Path) -
     run(main())
 
 
+def test_what_is_cancelled_before_the_rename_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    real = AIOFile.fsync
+
+    async def main() -> None:
+        reached, go_on = asyncio.Event(), asyncio.Event()
+
+        async def held(file: AIOFile) -> None:
+            reached.set()
+            await go_on.wait()
+            await real(file)
+
+        monkeypatch.setattr(AIOFile, "fsync", held)
+        task = asyncio.ensure_future(replace(path, b"new"))
+        await reached.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert path.read_bytes() == b"old"
+        assert os.listdir(tmp_path) == ["file"]
+
+    run(main())
+
+
 @pytest.mark.parametrize("after", [0.0, 0.001, 0.003, 0.01])
 def test_cancelled_twice_nothing_is_left(after: float, tmp_path: Path) -> None:
     async def main() -> None:

@@ -111,10 +111,10 @@ def atomic_write(
     set it; those of a new file are as with ``open``. Its other names (hard links) keep the old
     contents; ACLs and extended attributes are not carried over. A symbolic link is followed.
 
-    When the block raises, or anything here does, ``path`` is as it was and the temporary file is
-    removed; but if syncing the directory fails, it has been replaced. So it is when the block
-    or the ends of it are cancelled: the caller then waits for the removal, at most a second.
-    What is killed leaves its temporary file.
+    When the block raises, or anything here does, or is cancelled, ``path`` is as it was and the
+    temporary file is removed, unless the rename was under way: then the file is replaced,
+    though perhaps not durably. A caller that is cancelled waits for the removal, at most a
+    second. What is killed leaves its temporary file.
 
     Raises what ``open``, ``write``, fsync(2) and rename(2) raise, and ``OSError`` with EISDIR or
     EINVAL for what is no regular file.
