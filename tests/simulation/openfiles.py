@@ -10,7 +10,7 @@ from simulation.actor import Actor
 from simulation.model import FileModel
 from simulation.world import World
 from uringfile import AIOFile, ClosedFileError
-from uringfile._engine import CLOSE, READ
+from uringfile._engine import CLOSE, OPENAT, READ
 
 
 class OpenFileUser(Actor):
@@ -123,7 +123,7 @@ class OpenFileUser(Actor):
         if not file.closed:
             raise self.world.fail("not closed after close()")
         for op in self.world.engine.ops.values():
-            if op.inode != self.inode or op.opcode in (READ, CLOSE):
+            if op.inode != self.inode or op.opcode in (READ, OPENAT, CLOSE):
                 continue
             if op.answered != -errno.EALREADY:
                 raise self.world.fail(f"close() has not waited for {op}")
