@@ -44,17 +44,23 @@ class FaultyFS:
     def __init__(self, folder: Path) -> None:
         self.back, self.mount = folder / "back", folder / "mount"
         self._rules = folder / "rules.json"
+        self._made = 0
         self.back.mkdir(parents=True)
         self.mount.mkdir()
         self.rule()
 
     def rule(self, *rules: dict[str, Any]) -> None:
-        """These rules from now on, and no others."""
+        """These rules from now on, and no others. Files may be given by their paths."""
+        for rule in rules:
+            rule["path"] = Path(rule["path"]).name
         new = self._rules.with_suffix(".new")
         new.write_text(json.dumps(rules))
         new.rename(self._rules)
 
     def make(self, name: str, content: bytes) -> Path:
+        """A file; the name gets a number, since the kernel remembers those of other tests."""
+        self._made += 1
+        name = f"{name} {self._made}"
         (self.back / name).write_bytes(content)
         return self.mount / name
 

@@ -12,11 +12,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import count
+from rigs import rig
 
 import uringfile
 from uringfile import _choice, _doctor, _kernel
@@ -155,11 +157,11 @@ def test_command_is_required() -> None:
 # ---- refusals of the kernel, by strace ------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def strace() -> Callable[..., list[str]]:
     """The command that makes system calls fail, in a form such as ``"eventfd2:error=EMFILE"``."""
     if shutil.which("strace") is None:
-        pytest.skip("no strace")
+        rig("strace", "strace is not installed")
 
     def prefix(*faults: str) -> list[str]:
         options = [option for fault in faults for option in ("-e", f"inject={fault}")]
@@ -167,10 +169,14 @@ def strace() -> Callable[..., list[str]]:
         quiet = ["-f", "-qq", "-e", "signal=none", "-o", "/dev/null"]
         return ["strace", *quiet, "-e", f"trace={calls}", *options]
 
-    works = subprocess.run([*prefix("eventfd2:error=EMFILE"), "true"], capture_output=True)
-    if works.returncode:
-        pytest.skip(f"strace does not work here: {works.stderr.decode().strip()}")
+    rig("strace", why_no_strace(*prefix("eventfd2:error=EMFILE"), "true"))
     return prefix
+
+
+@cache
+def why_no_strace(*command: str) -> str | None:
+    works = subprocess.run(command, capture_output=True, text=True)
+    return f"strace does not work here: {works.stderr.strip()}" if works.returncode else None
 
 
 # Whoever already forbids io_uring where the tests run is named as well.

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import count, need_direct
+from rigs import rig
 
 from uringfile._rotation import rotated_files
 
@@ -216,8 +217,7 @@ def why_no_power_cut(filesystem: str) -> str | None:
 def power_cut(
     tmp_path: Path, filesystem: str, mode: str, engine: str
 ) -> subprocess.CompletedProcess[str]:
-    if reason := why_no_power_cut(filesystem):
-        pytest.skip(reason)
+    rig("power cuts", why_no_power_cut(filesystem))
     if mode == "framed":
         pytest.importorskip("google_crc32c")
     (tmp_path / "writer.py").write_text(POWER_WRITER)
