@@ -15,6 +15,7 @@ import pytest
 from conftest import check, open_fds, run
 
 from uringfile import (
+    AIOFile,
     ClosedFileError,
     CorruptLogError,
     LogReader,
@@ -382,6 +383,35 @@ def test_a_log_writer_that_preallocates_is_followed(
             await writing
 
     run(main())
+
+
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize(
+    "seen",
+    [
+        [b"one\nt\0o\nthr\0\0\0\0\0"],
+        [b"one\n\0wo\n", b"\0w\0\n", b"tw\0\n"],
+        [b"\0ne\ntwo\n", b"o\0e\n", b"\0ne\n"],
+    ],
+)
+def test_zeros_in_front_of_what_is_being_written_are_no_record(
+    tmp_path: Path, engine: str, follow: bool, seen: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"one\ntwo\nthree\nf\0ur\n" + bytes(50))
+    read_bytes = AIOFile.read_bytes
+    early = iter(seen)
+
+    async def racing(file: AIOFile, *args: int) -> bytes:
+        read = await read_bytes(file, *args)
+        return next(early, read)
+
+    async def main() -> list[bytes]:
+        async with LogReader(path, engine=engine, follow=follow) as reader:  # type: ignore[arg-type]
+            monkeypatch.setattr(AIOFile, "read_bytes", racing)
+            return [await asyncio.wait_for(reader.__anext__(), 20) for _ in range(4)]
+
+    assert run(main()) == [b"one\n", b"two\n", b"three\n", b"f\0ur\n"]
 
 
 def test_follow_a_file_that_is_not_there_yet(

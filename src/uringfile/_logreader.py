@@ -109,7 +109,7 @@ class LogReader:
         self._splitter = self._new_splitter(offset)
         self._overhead = self._splitter.overhead
         # Where zeros began that went on to the end of the file, and where that was.
-        self._may_be_blank = follow and not framed and b"\0" not in separator
+        self._may_be_unwritten = not framed and b"\0" not in separator
         self._blank = (-1, -1)
         self._data_at = 0  # no zeros before that are unwritten
         # What stood at the end when that was last looked at, and what of it is known to be
@@ -236,13 +236,26 @@ class LogReader:
             return await self._at_invalid(self._file)
         superseded = await self._is_superseded()  # before the read that may find no more
         piece = await self._file.read_bytes(self._chunk_size, self._position)
-        if self._may_be_blank and piece.endswith(b"\0"):
-            piece = await self._without_blank_end(self._file, piece, superseded)
+        if self._may_be_unwritten and b"\0" in piece:
+            piece = await self._without_unwritten(self._file, piece, superseded)
         if not piece:
             return await self._at_end(self._file, superseded)
         self._position += len(piece)
         self._file._charge(len(piece) >> _RECORDS_SHIFT)
         return self._splitter.feed(piece)
+
+    async def _without_unwritten(self, file: AIOFile, piece: bytes, superseded: bool) -> bytes:
+        """The piece that was read, without the zeros that a writer that preallocates will yet
+        replace, or is replacing: reading and writing the same bytes exclude each other on xfs
+        only, elsewhere a read may see the end of a record and zeros before it."""
+        begin = piece.rstrip(b"\0").find(b"\0")
+        if begin >= 0:
+            again = await file.read_bytes(len(piece) - begin, self._position + begin)
+            if again != piece[begin:]:
+                return piece[:begin] or await self._without_unwritten(file, again, superseded)
+        if self._follow is None or not piece.endswith(b"\0"):
+            return piece
+        return await self._without_blank_end(file, piece, superseded)
 
     async def _without_blank_end(self, file: AIOFile, piece: bytes, superseded: bool) -> bytes:
         """The piece that was read, without zeros that go on to the end of the file: there a
