@@ -100,6 +100,8 @@ class WriterUser(Actor):
     def __init__(self, world: World, number: int) -> None:
         super().__init__(world, number)
         self.path = os.path.join(world.folder, f"writer{number}")
+        with open(self.path, "wb"):
+            pass
         self.file: AIOFile | None = None
         self.writer: Writer | None = None
         self.records: list[bytes] = []
@@ -114,7 +116,7 @@ class WriterUser(Actor):
             self.spawn("write a record", self._write(self.writer))
 
     async def _open(self) -> None:
-        file = AIOFile(self.path, "wb")
+        file = AIOFile(self.path, "rb+")  # an opening that truncates may do so when cancelled
         try:
             await file.open()
         except OSError:

@@ -33,7 +33,7 @@ from soak.load import Pace, Soak
 from soak.logs import Log
 from soak.pipes import Pipe
 from soak.watch import Held
-from uringfile import stats
+from uringfile import pending_operations, stats
 
 # The limit of file sizes while that fault is on; logs that do not rotate grow beyond it.
 _FILE_LIMIT = 300_000
@@ -41,6 +41,9 @@ _FILE_LIMIT = 300_000
 # A loop that stands still for longer than this fails the soak: beyond the longest time that the
 # main thread, which does next to nothing, did not get the processor.
 MOST_DELAY = 1.0
+
+# A worker that ends no round in so many seconds is stuck.
+MOST_SILENCE = 60.0
 
 
 class Faults:
@@ -92,6 +95,7 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
 
 
 async def all_loads(soak: Soak, small: Path | None) -> dict[str, int]:
+    soak.loop = asyncio.get_running_loop()
     loads: list[Any] = [
         Blocks(soak, "blocks"),
         Blocks(soak, "direct", direct=True),
@@ -120,6 +124,19 @@ class Thread(threading.Thread):
         self.small = small
         self.failure: str | None = None
         self.stats: dict[str, int] = {}
+
+    def pending(self) -> str:
+        """What its engine has not done."""
+        loop = self.soak.loop
+        assert loop is not None
+
+        async def ask() -> str:
+            return f"{stats(self.soak.engine)}\n{pending_operations(self.soak.engine)}"
+
+        try:
+            return asyncio.run_coroutine_threadsafe(ask(), loop).result(5)
+        except Exception as error:
+            return repr(error)
 
     def run(self) -> None:
         try:
@@ -155,6 +172,8 @@ def watch(threads: list[Thread], faults: Faults, pace: Pace, seconds: float) -> 
         elif grown := held.beyond(usual):
             failure = "grown: " + grown
         for thread in threads:
+            if stuck := thread.soak.stuck(MOST_SILENCE):
+                failure = f"{thread.name}: {stuck}\n{thread.pending()}"
             if thread.failure or not thread.is_alive():
                 failure = f"{thread.name}: {thread.failure or 'ended early'}"
             elif thread.soak.worst_delay > MOST_DELAY + noise:
@@ -166,10 +185,11 @@ def watch(threads: list[Thread], faults: Faults, pace: Pace, seconds: float) -> 
     faults.off()
     for thread in threads:
         thread.soak.ending = True
+    pace.seconds = 0.0
     for thread in threads:
         thread.join(30)
         if thread.is_alive():
-            failure = failure or f"{thread.name} does not end"
+            failure = failure or f"{thread.name} does not end: {thread.soak.stuck(-1)}"
         elif thread.failure:
             failure = failure or f"{thread.name}: {thread.failure}"
     return {

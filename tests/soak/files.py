@@ -50,7 +50,7 @@ class Blocks:
             async with file:
                 for _ in range(soak.rng.randrange(1, 20)):
                     await asyncio.gather(*[self._step(file) for _ in range(soak.rng.randrange(8))])
-                    await soak.rest()
+                    await soak.rest(self)
             self._settle()
             soak.count("opened")
 
@@ -134,7 +134,7 @@ class Lines:
                 soak.expect(error)
                 continue
             finally:
-                await soak.rest()
+                await soak.rest(self)
             async with AIOFile(self.path, "r", engine=soak.engine) as file:  # type: ignore[arg-type]
                 found = [
                     line async for line in LineReader(file, chunk_size=rng.choice([100, 65536]))
@@ -145,7 +145,7 @@ class Lines:
                 if [line async for line in again] != lines:
                     raise Wrong("a file object gives other lines than were written")
             soak.count("lines verified", 2 * len(lines))
-            await soak.rest()
+            await soak.rest(self)
 
     async def _write(self, lines: list[str]) -> None:
         engine: Any = self.soak.engine
@@ -173,7 +173,7 @@ class Pool:
         async with AIOFile(self.path, "rb", direct=True, engine=engine) as file:
             while not soak.ending:
                 await asyncio.gather(*[self._read(file, pool) for _ in range(8)])
-                await soak.rest()
+                await soak.rest(self)
         for _ in range(500):
             if pool.free == pool.count:
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import time
 from collections import Counter
 from collections.abc import Awaitable
@@ -51,6 +52,9 @@ class Soak:
         self.counts: Counter[str] = Counter()
         self.worst_delay = 0.0
         self.ending = False
+        #: When each worker has last ended a round.
+        self.rounds: dict[str, float] = {}
+        self.loop: asyncio.AbstractEventLoop | None = None
         #: Whether a fault is switched on, or was within the last second.
         self.faulty_until = 0.0
 
@@ -67,7 +71,8 @@ class Soak:
             raise error
         self.count(f"fault {errno.errorcode[error.errno]}")
 
-    async def rest(self) -> None:
+    async def rest(self, worker: object) -> None:
+        self.rounds[f"{type(worker).__name__} {id(worker):x}"] = time.monotonic()
         await asyncio.sleep(self.pace.seconds * self.rng.uniform(0.5, 1.5))
 
     async def hurry(self, call: Awaitable[T]) -> T | None:
@@ -90,6 +95,19 @@ class Soak:
         except asyncio.CancelledError:
             self.count("cancelled")
             return None
+
+    def stuck(self, seconds: float) -> str | None:
+        """The workers that have not ended a round for so long, and what all tasks wait for."""
+        now = time.monotonic()
+        names = [name for name, when in self.rounds.items() if now - when > seconds]
+        if not names:
+            return None
+        text = io.StringIO()
+        print(*names, "stuck", file=text)
+        assert self.loop is not None
+        for task in asyncio.all_tasks(self.loop):
+            task.print_stack(file=text)
+        return text.getvalue()
 
     async def watch_delay(self) -> None:
         """By how much the loop is late."""

@@ -45,7 +45,9 @@ class Log:
             for _ in range(soak.rng.randrange(1, 100)):
                 calls = [self._append(log, acknowledged) for _ in range(soak.rng.randrange(1, 50))]
                 await asyncio.gather(*calls)
-                await soak.rest()
+                await soak.rest(self)
+                if soak.ending:
+                    break
         except OSError as error:
             soak.expect(error)
         try:

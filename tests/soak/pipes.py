@@ -68,5 +68,5 @@ class Pipe:
                     pending = pending[4:]
                     expected += 1
                 soak.count("pipe bytes verified", len(data))
-                await soak.rest()
+                await soak.rest(self)
             writer.send_signal(signal.SIGCONT)
