@@ -250,7 +250,7 @@ class Store:
                 raise ClosedFileError(f"the store {self.path!r} is not open")
             new = LogWriter(self._new_path, framed=True, sync="never")
             try:
-                await new.open()
+                await finish(new.open())  # cancelled, it might make the file afterwards
                 async with LogReader(self.path, framed=True) as records:
                     index = await self._copy_live(records, new)
                     await self._pause()
@@ -338,7 +338,7 @@ def replace_durably(source: str, target: str) -> None:
         os.close(directory)
 
 
-async def finish(work: Coroutine[Any, Any, None]) -> None:
+async def finish(work: Coroutine[Any, Any, object]) -> None:
     """Do it to its end, also when cancelled."""
     task = asyncio.ensure_future(work)
     try:

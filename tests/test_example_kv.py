@@ -10,8 +10,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -471,6 +473,30 @@ def test_compaction_cancelled_at_any_moment(path: Path) -> None:
             assert sorted(os.listdir(path.parent)) == ["data.kv", "data.kv.lock"]
             expected = {key: value async for key, value in store.items()}
         assert await content(path) == expected
+
+    run(main())
+
+
+def test_compaction_cancelled_while_its_file_is_opened(path: Path) -> None:
+    """The thread that opens it begins only afterwards."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with kv.Store(path) as store:
+            executor = ThreadPoolExecutor(1)
+            loop.set_default_executor(executor)
+            go_on = threading.Event()
+            executor.submit(go_on.wait)
+            task = asyncio.create_task(store.compact())
+            await asyncio.sleep(0.01)
+            task.cancel()
+            loop.call_later(0.05, go_on.set)
+            await asyncio.gather(task, return_exceptions=True)
+            assert task.cancelled()
+            await loop.run_in_executor(None, int)  # the thread has done what came before
+            assert sorted(os.listdir(path.parent)) == ["data.kv", "data.kv.lock"]
+            await store.put(b"a", b"1")
+            await store.compact()
 
     run(main())
 

@@ -231,7 +231,8 @@ class LogWriter(GroupCommit):
 
         Its name and what is in it are durable then. Raises what ``open`` raises,
         ``BlockingIOError`` if the log has another owner, ``CorruptLogError`` if a framed log
-        is damaged, ``ClosedFileError`` after ``close``. Cancelled, it leaves nothing open.
+        is damaged, ``ClosedFileError`` after ``close``. Cancelled, it leaves nothing open; the
+        file it may have made, or may make a moment later.
         """
         async with self._opening:
             if self._closed:

@@ -161,7 +161,8 @@ class OpenFile:
 
         Of parallel calls one opens. Raises what ``open`` raises, and ``ClosedFileError``
         after ``close``. A cancelled or failed open leaves no descriptor behind and can be
-        tried again (a mode that creates the file may have created it).
+        tried again. (A mode that creates or empties the file may have done so when cancelled,
+        or may do so a moment later.)
         """
         if self._opening is None:
             if self.open_at_once():
