@@ -120,7 +120,7 @@ int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len,
 	      int64_t offset, int64_t token);
 
 /* How many completions are waiting to be reaped, or -errno. -EAGAIN, -EBUSY,
- * -ENOMEM: reap and flush again later; what was staged stays staged. */
+ * -ENOMEM, -EINTR: reap and flush again later; what was staged stays staged. */
 int uf_flush(uf_engine *engine);
 
 /* Copy out at most max completions; drain resets the eventfd first. When some

@@ -163,9 +163,14 @@ static int polled(const struct uf_ring *ring)
 	return !!(ring->setup_flags & IORING_SETUP_SQPOLL);
 }
 
+/* A call that is interrupted, or that did nothing, is made again at once, but not for
+ * ever: the caller is an event loop, which can do so later. */
+#define MOST_TRIES 16
+
 /* SQPOLL: from the store of tail on, the kernel's thread takes the sqes when it likes. */
 static int hand_to_thread(struct uf_ring *ring)
 {
+	int tries = MOST_TRIES;
 	int ret = 0;
 
 	/* Release, with the thread's acquire of tail: the sqes are written. */
@@ -179,6 +184,8 @@ static int hand_to_thread(struct uf_ring *ring)
 		/* Older kernels take nothing while completions overflow. */
 		if (uf_ring_pending(ring))
 			return -EBUSY;
+		if (!tries--)
+			return -EAGAIN;
 		ret = sys_enter(ring->fd, 0, IORING_ENTER_SQ_WAIT);
 		if (ret == -EINTR)
 			ret = 0;
@@ -189,6 +196,7 @@ static int hand_to_thread(struct uf_ring *ring)
 int uf_ring_submit(struct uf_ring *ring)
 {
 	unsigned staged = uf_ring_staged(ring);
+	int tries = MOST_TRIES;
 	int ret = 0;
 
 	if (!staged)
@@ -202,7 +210,7 @@ int uf_ring_submit(struct uf_ring *ring)
 	__atomic_store_n(ring->kcq_flags, IORING_CQ_EVENTFD_DISABLED, __ATOMIC_RELAXED);
 	while (staged) {
 		ret = sys_enter(ring->fd, staged, 0);
-		if (ret == -EINTR)
+		if (ret == -EINTR && --tries)
 			continue;
 		if (ret <= 0)
 			break;

@@ -57,3 +57,64 @@ def test_a_fault_at_each_place_of_io_uring(fault_build: Path, engine: Any, point
 @pytest.mark.parametrize("point", POSIX_AIO)
 def test_a_fault_at_each_place_of_posix_aio(fault_build: Path, engine: Any, point: str) -> None:
     _try_all(fault_build, engine, point)
+
+
+# What io_uring_enter answers for ever: interrupted, no memory for requests, completions that
+# overflow, and that it took nothing.
+STUBBORN = """
+import asyncio, errno, sys, warnings
+from uringfile._native import lib
+from uringfile import AIOFile, stats
+
+FOR_EVER = 1 << 40
+
+async def main(path, answer):
+    async with AIOFile(path, "rb+", engine="io_uring") as f:
+        f._inline = False
+        before = stats("io_uring")
+        lib.uf_fault_arm(lib.UF_FAULT_ENTER, 1, answer, FOR_EVER)
+        reads = f.read(8, 800), f.read_many([(8, 0), (8, 8)])
+        calls = *reads, f.write(b"x" * 8, 80), f.fdatasync()
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        lost = asyncio.ensure_future(f.read(8))
+        await asyncio.sleep(0.05)
+        lost.cancel()
+        done, _ = await asyncio.wait([lost, *tasks], timeout=0.05)
+        assert done == {lost}, done
+        now = stats("io_uring")
+        assert now.retried > before.retried
+        struck = lib.uf_fault_struck(lib.UF_FAULT_ENTER)
+        assert 0 < struck <= 16 * (now.flushes - before.flushes), struck
+        lib.uf_fault_disarm()
+        found = await asyncio.wait_for(asyncio.gather(*tasks), 20)
+        assert found[:3] == [(800).to_bytes(8, "big"), [bytes(8), (8).to_bytes(8, "big")], 8], found
+        assert await f.read(8, 80) == b"x" * 8
+        while stats("io_uring").in_flight:
+            await asyncio.sleep(0.001)
+
+async def end(path):
+    f = await AIOFile(path, "rb", engine="io_uring")
+    f._inline = False
+    lib.uf_fault_arm(lib.UF_FAULT_ENTER, 1, -errno.EINTR, FOR_EVER)
+    await f.read(8)
+
+for answer in (-errno.EINTR, -errno.EAGAIN, -errno.EBUSY, 1):
+    asyncio.run(main(sys.argv[1], answer))
+warnings.simplefilter("ignore", ResourceWarning)
+try:
+    asyncio.run(asyncio.wait_for(end(sys.argv[1]), 0.05))
+except asyncio.TimeoutError:
+    lib.uf_fault_disarm()
+    asyncio.run(main(sys.argv[1], 1))
+    print("went on")
+"""
+
+
+@pytest.mark.parametrize("engine", ["io_uring"], indirect=True)
+@pytest.mark.usefixtures("engine")
+def test_a_kernel_that_takes_nothing_does_not_hold_the_loop(fault_build: Path, data: Path) -> None:
+    """Callers are released, timeouts and the end of the loop come, and what was accepted is done
+    when the kernel takes it."""
+    done = run_with(fault_build, [sys.executable, "-c", STUBBORN, str(data)])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "went on\n"
