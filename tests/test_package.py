@@ -107,6 +107,7 @@ LAYERS = [
     {"_commit"},
     {"_log"},
     {"_openfile"},
+    {"_inodefile"},
     {"_manyfile"},
     {"_file"},
     {"_opener"},

@@ -12,7 +12,7 @@ from conftest import check
 from simulate import LIFE, replay_command, simulate, world
 from simulation.kernel import SimulatedEngine
 
-from uringfile import BufferPool, Writer, _driver, _file
+from uringfile import BufferPool, Writer, _driver, _file, _inodefile
 from uringfile._commit import GroupCommit
 from uringfile._driver import Driver
 from uringfile._fd import Descriptor
@@ -100,7 +100,7 @@ def let_go_when_cancelled(patch: pytest.MonkeyPatch) -> None:
 
 def forget_sync_errors(patch: pytest.MonkeyPatch) -> None:
     """A failed fsync is told once, and the next one succeeds."""
-    patch.setattr(_file, "_LASTING_SYNC_ERRORS", ())
+    patch.setattr(_inodefile, "_LASTING_SYNC_ERRORS", ())
 
 
 def complete_twice(patch: pytest.MonkeyPatch) -> None:

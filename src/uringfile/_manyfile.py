@@ -19,8 +19,9 @@ from uringfile._driver import COPY_SHIFT, raise_for
 from uringfile._engine import BATCH, READ, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
+from uringfile._inodefile import InodeFile
 from uringfile._native_engine import address, pin
-from uringfile._openfile import MAX_OFFSET, OpenFile, bad_offset
+from uringfile._openfile import MAX_OFFSET, bad_offset
 
 # What counts as short.
 _SHORT = 64 * 1024
@@ -29,7 +30,7 @@ _SHORT = 64 * 1024
 _MOST_PARTS = 512
 
 
-class ManyFile(OpenFile):
+class ManyFile(InodeFile):
     """What AIOFile can do with many ranges; what it does with one it defines itself."""
 
     if TYPE_CHECKING:
