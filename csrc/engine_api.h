@@ -39,6 +39,7 @@ enum uf_kind {
  *  STATX              fd, addr = struct statx (256 bytes)
  *  FTRUNCATE          fd, offset = length
  *  FALLOCATE          fd, offset, len
+ *  FADVISE            fd, offset, len = advice << 32 | length (0: to the end of the file)
  *
  * With fd = dirfd; a relative path begins there, and AT_FDCWD is the working directory:
  *
@@ -65,6 +66,7 @@ enum uf_opcode {
 	UF_MKDIRAT,
 	UF_LINKAT,
 	UF_SYMLINKAT,
+	UF_FADVISE,
 	UF_OPCODES	/* how many there are */
 };
 

@@ -56,6 +56,7 @@ static const int sqe_opcode[UF_OPCODES] = {
 	[UF_MKDIRAT] = UF_OP_MKDIRAT,
 	[UF_LINKAT] = UF_OP_LINKAT,
 	[UF_SYMLINKAT] = UF_OP_SYMLINKAT,
+	[UF_FADVISE] = IORING_OP_FADVISE,
 };
 
 /* Newest first: what an older kernel does not know it refuses with EINVAL. */
@@ -257,6 +258,11 @@ static void prepare(struct io_uring_sqe *sqe, const struct uf_op *op)
 	case UF_SYMLINKAT:
 		sqe->addr = (uintptr_t)op->addr;
 		sqe->off = (uintptr_t)op->addr + op->len;
+		break;
+	case UF_FADVISE:
+		sqe->off = (uint64_t)op->offset;
+		sqe->len = (uint32_t)op->len;
+		sqe->fadvise_advice = (uint32_t)(op->len >> 32);
 		break;
 	}
 }

@@ -118,20 +118,25 @@ def needs_inline_reads(fd: int) -> None:
         pytest.skip(f"this file system cannot tell what is cached: {error}")
 
 
+def resident_pages(fd: int) -> list[bool]:
+    """Which pages of the file the page cache has: mincore(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with mmap.mmap(fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as pages:
+        resident = (ctypes.c_ubyte * -(-len(pages) // mmap.PAGESIZE))()
+        start = ctypes.c_char.from_buffer(pages)
+        ret = libc.mincore(ctypes.byref(start), ctypes.c_size_t(len(pages)), resident)
+        del start
+    assert ret == 0, os.strerror(ctypes.get_errno())
+    return [bool(page & 1) for page in resident]
+
+
 def make_cold(fd: int) -> None:
     """Drop the file from the page cache, and see with mincore(2) that it is gone."""
-    libc = ctypes.CDLL(None, use_errno=True)
     needs_inline_reads(fd)
     for _ in range(100):
         os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        with mmap.mmap(fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as pages:
-            resident = (ctypes.c_ubyte * -(-len(pages) // mmap.PAGESIZE))()
-            start = ctypes.c_char.from_buffer(pages)
-            ret = libc.mincore(ctypes.byref(start), ctypes.c_size_t(len(pages)), resident)
-            del start
-        assert ret == 0, os.strerror(ctypes.get_errno())
-        if not any(page & 1 for page in resident):
+        if not any(resident_pages(fd)):
             return
         time.sleep(0.01)
     pytest.skip("the page cache does not let go of the file here")

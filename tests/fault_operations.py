@@ -249,6 +249,13 @@ async def allocate(where: Path, engine: Any) -> None:
     _expect(path, bytes(8192))
 
 
+@operation
+async def advise(where: Path, engine: Any) -> None:
+    async with AIOFile(_file(where), "rb", engine=engine) as f:
+        await f.fadvise(0, 0, os.POSIX_FADV_WILLNEED)
+        await f.fadvise(4096, 100, os.POSIX_FADV_DONTNEED)
+
+
 # ---- readers and file objects ---
 
 

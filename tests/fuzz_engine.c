@@ -246,6 +246,10 @@ static void *prepare(struct operation *op)
 		op->offset = below(200) * 100;
 		op->len = 1 + below(100);
 		return NULL;
+	case UF_FADVISE:
+		op->offset = below(200) * 100;
+		op->len = (uint64_t)below(6) << 32 | below(1000);	/* POSIX_FADV_* */
+		return NULL;
 	default:
 		return NULL;
 	}

@@ -25,6 +25,7 @@ RENAMEAT: Final = 11
 MKDIRAT: Final = 12
 LINKAT: Final = 13
 SYMLINKAT: Final = 14
+FADVISE: Final = 15
 
 OPCODE_NAMES: Final = (
     "read",
@@ -42,6 +43,7 @@ OPCODE_NAMES: Final = (
     "mkdirat",
     "linkat",
     "symlinkat",
+    "fadvise",
 )
 
 # Or'ed into an operation: to a kernel worker at once; many parts as one operation.

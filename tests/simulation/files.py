@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Any
 
 from simulation.openfiles import OpenFileUser
@@ -36,8 +37,10 @@ class FileUser(OpenFileUser):
             self.settle()
         elif r < 0.05:
             self.spawn("sync", self._sync(file, rng.random() < 0.5))
-        elif r < 0.07:
+        elif r < 0.06:
             self.spawn("stat", self._stat(file))
+        elif r < 0.07:
+            self.spawn("fadvise", self._advise(file))
         elif r < 0.09 and self._quiet() and file.mode.writable:
             self.spawn("truncate", self._truncate(file, self._offset(), rng.random() < 0.3))
         elif r < 0.11:
@@ -144,6 +147,14 @@ class FileUser(OpenFileUser):
             self._judge(error, before, file)
         finally:
             self.model.end_read(reading)
+
+    async def _advise(self, file: AIOFile) -> None:
+        before = self.kernel.errors
+        advice = self.rng.choice([os.POSIX_FADV_WILLNEED, os.POSIX_FADV_DONTNEED])
+        try:
+            await file.fadvise(self._offset(), self.rng.choice([0, 100, 1 << 33]), advice)
+        except (OSError, ClosedFileError) as error:
+            self._judge(error, before, file)
 
     # ---- writing -----------------------------------------------------------------------------
 

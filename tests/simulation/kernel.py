@@ -33,7 +33,7 @@ NO_FD = -100
 # What O_DIRECT moves are multiples of this.
 _BLOCK = 4096
 
-_ALL = 0x1FF
+_ALL = sum(1 << opcode for opcode in ERRORS)
 _POSIX = 0xF
 
 _SYNCS = (_engine.FSYNC, _engine.FDATASYNC)
@@ -371,6 +371,8 @@ class SimulatedEngine(FakeEngine):
             _fill_statx(address, os.fstat(fd))
         elif opcode == _engine.FTRUNCATE:
             os.ftruncate(fd, offset)
+        elif opcode == _engine.FADVISE:
+            os.posix_fadvise(fd, offset, length & 0xFFFFFFFF, length >> 32)
         else:
             os.posix_fallocate(fd, offset, length)
         return 0

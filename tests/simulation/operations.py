@@ -18,6 +18,7 @@ ERRORS = {
     _engine.STATX: (errno.EIO,),
     _engine.FTRUNCATE: (errno.EIO, errno.EINTR),
     _engine.FALLOCATE: (errno.ENOSPC, errno.EOPNOTSUPP, errno.EINTR),
+    _engine.FADVISE: (errno.EIO, errno.EINTR),
 }
 
 

@@ -22,7 +22,7 @@ from unittest import mock
 from simulation.actor import Actor, Call, Finding
 from simulation.kernel import SimulatedEngine
 from simulation.loop import Clock, SimulatedLoop
-from simulation.operations import Faults
+from simulation.operations import ERRORS, Faults
 from uringfile import (
     _batch,
     _commit,
@@ -37,7 +37,7 @@ from uringfile import (
     _poll,
 )
 from uringfile._driver import Driver
-from uringfile._engine import CLOSE
+from uringfile._engine import CLOSE, FDATASYNC
 from uringfile._fd import Descriptor
 from uringfile._inflight import Operation
 from uringfile._open import in_thread
@@ -79,10 +79,11 @@ class World:
             reap_max=rng.choice([1, 2, 256]),
         )
         entries = rng.choice([1, 2, 4, 16])
-        opcodes = 0x1FF
-        if rng.random() < 0.3:
-            for bit in range(4, 9):
-                opcodes &= ~(rng.randrange(2) << bit)
+        opcodes = 0
+        lacking = rng.random() < 0.3
+        for opcode in ERRORS:
+            if opcode <= FDATASYNC or not lacking or rng.randrange(2):
+                opcodes |= 1 << opcode
         self.posix = rng.random() < 0.35
         self.engine = SimulatedEngine(
             rng,
