@@ -1,4 +1,5 @@
-"""The test-suites of aiofiles, of aiofile and of programs that use aiofiles, run against ours.
+"""The test-suites of others, run against ours: of aiofiles and aiofile, of programs that use
+aiofiles, and of Starlette as far as they are about files.
 
     python -m tests.peers                      all of them
     python -m tests.peers aiofiles aiocsv      these
@@ -6,8 +7,8 @@
 
 Each is downloaded from the package index as its sdist, and its tests run in a temporary folder
 by an environment of their own, in which ``import aiofiles`` (or ``import aiofile``) gives this
-package. Tests that are about the innards of the thread pool, or of another library, are left
-out: each with its reason.
+package, and ``starlette.responses`` has its ``FileResponse``. Tests that are about the innards of
+the thread pool, or of another library, are left out: each with its reason.
 """
 
 from __future__ import annotations
@@ -87,7 +88,17 @@ write(test_newlines, [test_newlines.HEADER], test_newlines.READ_VALUES,
       **test_newlines.DIALECT_PARAMS)
 """
 
+AS_STARLETTES = """
+import starlette.responses
+
+import uringfile.starlette
+
+starlette.responses.FileResponse = uringfile.starlette.FileResponse
+"""
+
 _ROOT = "for the superuser nothing is forbidden, with aiofiles neither"
+_FORBIDDEN = "test_staticfiles_with_invalid_dir_permissions_returns_401"
+_ANYIO = "looks at the files that anyio.open_file has opened; test_starlette.py has the like"
 _CAIO = "replaces a class of caio, which there is none of"
 
 
@@ -108,6 +119,8 @@ class Peer:
     not_applicable: dict[str, str] = field(default_factory=dict)
     #: More arguments of pytest.
     options: tuple[str, ...] = ()
+    #: Which of its tests.
+    tests: tuple[str, ...] = ("tests",)
 
 
 PEERS = {
@@ -135,6 +148,25 @@ PEERS = {
     "aiocsv": Peer("1.4.1", needs=("typing_extensions",), prepare=TABLES_OF_AIOCSV),
     "aiopathlib": Peer("0.7.0"),
     "aiotinydb": Peer("2.0.0", needs=("tinydb",)),
+    "starlette": Peer(
+        "1.10.0",
+        needs=("anyio", "httpx2", "python-multipart", "typing_extensions"),
+        shim=AS_STARLETTES,
+        # anyio has been imported when pytest would rewrite it.
+        options=("-k", "not trio", "--assert=plain", "-p", "no:asyncio"),
+        tests=("tests/test_responses.py", "tests/test_staticfiles.py"),
+        not_applicable={
+            **{
+                f"tests/test_responses.py::test_file_response_{name}": _ANYIO
+                for name in (
+                    "stops_on_disconnect",
+                    "closes_on_cancellation",
+                    "closes_on_send_error",
+                )
+            },
+            **({f"tests/test_staticfiles.py::{_FORBIDDEN}": _ROOT} if os.geteuid() == 0 else {}),
+        },
+    ),
 }
 
 
@@ -221,7 +253,7 @@ def run_tests(peer: Peer, python: Path, engine: str, folder: Path) -> bool:
     for test in peer.not_applicable:
         command.append(f"--deselect={test}" if "::" in test else f"--ignore={test}")
     done = subprocess.run(
-        [*command, "tests"],
+        [*command, *peer.tests],
         cwd=folder / "run",
         env={**os.environ, "URINGFILE_ENGINE": engine, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,

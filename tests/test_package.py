@@ -121,6 +121,7 @@ LAYERS = [
     {"_binary", "_textposition"},
     {"_textfile"},
     {"_stream", "_detach"},
+    {"aiohttp", "anyio", "starlette"},
     {"_temporary"},
     {"_spooled"},
     {"tempfile"},
