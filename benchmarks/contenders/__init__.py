@@ -8,6 +8,7 @@ from uringfile._bench.contenders import MODULES, Contender, Gap
 from uringfile._bench.contenders import load as load_ours
 
 _MODULES = {
+    "blocking": "blocking",
     "to_thread": "to_thread",
     "aiofiles": "aiofiles_package",
     "aiofile": "aiofile_package",

@@ -10,8 +10,8 @@ from uringfile._bench.contenders._contender import Contender, File, Gap
 SYNC = "sync"
 EXECUTOR = "executor"
 OURS = ("uringfile-io_uring", "uringfile-posix_aio")
-#: The last three are adapters in the repository's ``benchmarks/``, not of this package.
-ASYNCIO = (*OURS, EXECUTOR, "to_thread", "aiofiles", "aiofile")
+#: The last four are adapters in the repository's ``benchmarks/``, not of this package.
+ASYNCIO = (*OURS, EXECUTOR, "to_thread", "aiofiles", "aiofile", "blocking")
 
 MODULES = {
     SYNC: "synchronous",
