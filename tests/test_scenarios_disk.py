@@ -15,7 +15,7 @@ from conftest import check
 from faulty_fs import FaultyFS
 from rigs import tool
 
-from uringfile import AIOFile, Writer, async_open
+from uringfile import AIOFile, LogWriter, Writer, async_open
 
 SmallMount = Callable[..., Path]
 
@@ -253,6 +253,33 @@ async def test_a_lost_write_back(
         except OSError as raised:
             assert raised.errno in (errno.EIO, errno.EROFS)  # noqa: PT017
     os.close(twin)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "ext4 with a journal", "xfs"])
+async def test_a_log_on_a_disk_that_refuses_writes(
+    faulty: FaultyFS, small_mount: SmallMount, kind: str, engine: Any
+) -> None:
+    """Nothing is acknowledged after the first error, though the kernel's next sync succeeds."""
+    disk = faulty.make("direct disk", b"")
+    path = small_mount(kind, image=disk) / "log"
+    log = await LogWriter(path, engine=engine)
+    assert await log.append(b"kept\n") == 5
+    faulty.rule({"op": "write", "path": disk, "errno": "EIO"})
+    appends = await asyncio.wait_for(
+        asyncio.gather(*[log.append(b"lost\n") for _ in range(50)], return_exceptions=True), 20
+    )
+    faulty.rule()
+    later = [
+        await asyncio.gather(call, return_exceptions=True)
+        for call in (log.append(b"late\n"), log.sync(), log.drain(), log.close())
+    ]
+    errors = [*appends, *(error for (error,) in later)]
+    assert {(type(error), error.errno, error.filename) for error in errors} == {
+        (OSError, errors[0].errno, str(path))
+    }
+    assert errors[0].errno in (errno.EIO, errno.EROFS)
+    assert log.durable == 5
+    assert path.read_bytes() == b"kept\n"
 
 
 async def refused_sync(sync: Awaitable[None], path: Path) -> int:
