@@ -6,8 +6,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 8
+#endif
 
 unsigned uf_forks;
 
@@ -254,6 +259,17 @@ static int is_in_memory(int fd)
 	return fcntl(fd, F_GET_SEALS) >= 0;
 }
 
+/* preadv2(2) by its number: musl has the function only from 1.2.5 on. */
+static ssize_t read_cached(int fd, const struct iovec *iov, int64_t offset)
+{
+	ssize_t ret = syscall(SYS_preadv2, fd, iov, 1, (long)offset, (long)(offset >> 32),
+			      RWF_NOWAIT);
+
+	if (ret < 0 && errno == ENOSYS)		/* before Linux 4.6 */
+		errno = EOPNOTSUPP;
+	return ret;
+}
+
 int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset)
 {
 	int64_t fault = uf_fault(UF_FAULT_NOWAIT);
@@ -264,7 +280,7 @@ int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset)
 		return fault;
 	if (fault && (uint64_t)fault < len)
 		len = iov.iov_len = (size_t)fault;
-	ret = preadv2(fd, &iov, 1, offset, RWF_NOWAIT);
+	ret = read_cached(fd, &iov, offset);
 	if (ret < 0 && errno == EOPNOTSUPP && is_in_memory(fd)) {
 		if (len > IN_MEMORY)
 			return -EAGAIN;

@@ -9,11 +9,34 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* Newer than many headers: the mask bits, and where the kernel puts the fields. */
+/* struct statx of Linux 6.8, whose last fields are newer than many headers; and the function
+ * musl has only from 1.2.5 on. */
+struct statx_abi {
+	uint32_t mask, blksize;
+	uint64_t attributes;
+	uint32_t nlink, uid, gid;
+	uint16_t mode, pad;
+	uint64_t ino, size, blocks, attributes_mask;
+	uint64_t times[8];
+	uint32_t rdev_major, rdev_minor, dev_major, dev_minor;
+	uint64_t mnt_id;
+	uint32_t dio_mem_align, dio_offset_align;
+	uint64_t spare[12];
+};
+
+_Static_assert(sizeof(struct statx_abi) == 256, "the size that the kernel fills");
+
+#define MASK_TYPE 0x1u
+#define MASK_MODE 0x2u
+#define MASK_SIZE 0x200u
 #define MASK_DIOALIGN 0x2000u
 #define MASK_MNT_ID_UNIQUE 0x4000u
-#define OFFSET_MNT_ID 144
-#define OFFSET_DIO_OFFSET_ALIGN 156
+#define DONT_SYNC 0x4000
+
+static int sys_statx(int fd, unsigned mask, struct statx_abi *stx)
+{
+	return (int)syscall(SYS_statx, fd, "", AT_EMPTY_PATH | DONT_SYNC, mask, stx);
+}
 
 static int from_fstat(int fd, uf_identity *identity)
 {
@@ -28,23 +51,22 @@ static int from_fstat(int fd, uf_identity *identity)
 
 int uf_identify(int fd, uf_identity *identity)
 {
-	struct statx stx;
+	struct statx_abi stx;
 
 	memset(identity, 0, sizeof(*identity));
-	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
-		  STATX_TYPE | STATX_MODE | STATX_SIZE | MASK_DIOALIGN | MASK_MNT_ID_UNIQUE, &stx)) {
+	if (sys_statx(fd, MASK_TYPE | MASK_MODE | MASK_SIZE | MASK_DIOALIGN | MASK_MNT_ID_UNIQUE,
+		      &stx)) {
 		/* Old container filters refuse statx. */
 		return errno == ENOSYS || errno == EPERM ? from_fstat(fd, identity) : -errno;
 	}
-	identity->mode = stx.stx_mode;
-	identity->size = (int64_t)stx.stx_size;
-	if (stx.stx_dev_major)
-		identity->device = (uint64_t)stx.stx_dev_major << 32 | stx.stx_dev_minor;
-	if (stx.stx_mask & MASK_MNT_ID_UNIQUE)
-		memcpy(&identity->mount, (char *)&stx + OFFSET_MNT_ID, sizeof(identity->mount));
-	if (stx.stx_mask & MASK_DIOALIGN)
-		memcpy(&identity->dio_align, (char *)&stx + OFFSET_DIO_OFFSET_ALIGN,
-		       sizeof(identity->dio_align));
+	identity->mode = stx.mode;
+	identity->size = (int64_t)stx.size;
+	if (stx.dev_major)
+		identity->device = (uint64_t)stx.dev_major << 32 | stx.dev_minor;
+	if (stx.mask & MASK_MNT_ID_UNIQUE)
+		identity->mount = stx.mnt_id;
+	if (stx.mask & MASK_DIOALIGN)
+		identity->dio_align = stx.dio_offset_align;
 	return 0;
 }
 
