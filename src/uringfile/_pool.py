@@ -133,8 +133,11 @@ class BufferPool:
 
     def _put_back(self, slot: int) -> None:
         self._free.append(slot)
-        while self._waiting:
-            loop = self._waiting[0].get_loop()
+        while True:
+            try:
+                loop = self._waiting[0].get_loop()
+            except IndexError:  # nobody, or, as another thread sees it, nobody any more
+                return
             try:
                 loop.call_soon_threadsafe(self._serve)
                 return
