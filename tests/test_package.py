@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
-import os
+import datetime
+import re
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import release
 from conftest import run_python
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +43,7 @@ def test_sdist_carries_the_c_sources(dist: Path) -> None:
     in_tree = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*.[ch]")}
     assert in_tree | {"csrc/build_native.py", "setup.py", "LICENSE", "README.md"} <= names
     assert "tests/test_contract.py" in names
+    assert list(release.distribution(sdist)) == []
 
 
 @pytest.mark.timeout(300)
@@ -47,10 +51,10 @@ def test_the_wheel_imports_and_reads(dist: Path, tmp_path: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     if not sysconfig.get_config_var("Py_GIL_DISABLED") and sys.implementation.name == "cpython":
         assert "-cp310-abi3-" in wheel.name
+    assert list(release.distribution(wheel)) == []
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
-    assert {"uringfile/py.typed", "uringfile/seccomp.json"} <= set(names)
     assert "uringfile/_bench/workloads/ticker.py" in names
     code = """
 import asyncio, sys, uringfile
@@ -184,9 +188,24 @@ def test_one_module_imports_the_cffi_library() -> None:
     assert importers == ["_native_engine"]
 
 
-def test_versions_agree() -> None:
+def test_the_version_stands_in_one_place() -> None:
     import uringfile
 
-    text = (ROOT / "pyproject.toml").read_text()
-    assert f'version = "{uringfile.__version__}"' in text
-    assert os.path.exists(ROOT / "CHANGELOG.md")
+    assert uringfile.__version__ == release.version()
+    assert metadata.version("uringfile") == uringfile.__version__
+    assert list(release.changelog(final=False)) == []
+    assert not re.search(r"^version = \"", (ROOT / "pyproject.toml").read_text(), re.M)
+
+
+def test_links_lead_somewhere() -> None:
+    for document in sorted(ROOT.glob("*.md")):
+        assert list(release.links(document)) == []
+
+
+def test_the_report_of_the_benchmarks_is_of_this_version() -> None:
+    measured = re.search(r"Measured (\S+)", (ROOT / "benchmarks/REPORT.md").read_text())
+    assert measured is not None
+    day = datetime.date.fromisoformat(measured[1])
+    assert list(release.report(day)) == []
+    (old,) = release.report(day + datetime.timedelta(days=1 + release.REPORT_DAYS))
+    assert "run it again" in old
