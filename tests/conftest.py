@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import importlib
 import mmap
 import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,24 @@ from uringfile._engine import ENGINE_NAMES
 from uringfile._native_engine import NativeEngine
 
 T = TypeVar("T")
+
+#: The loops that the tests run in: ``asyncio``, or ``uvloop``. What a test makes in an
+#: interpreter of its own, or for its own ends, is asyncio's.
+LOOP = os.environ.get("URINGFILE_TEST_LOOP") or "asyncio"
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    if LOOP == "asyncio":
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = importlib.import_module(LOOP).new_event_loop()
+    return loop
+
+
+if LOOP != "asyncio":  # needs pytest-asyncio 1.4
+
+    def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+        return {LOOP: new_loop}
+
 
 _ran: Counter[str] = Counter()
 
@@ -177,7 +196,7 @@ def run_python(
 
 def run(main: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None) -> T:
     """asyncio.run() that leaves the current event loop of the thread alone."""
-    loop = loop or asyncio.new_event_loop()
+    loop = loop or new_loop()
     try:
         return loop.run_until_complete(main)
     finally:
