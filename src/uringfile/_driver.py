@@ -99,6 +99,7 @@ class Driver:
         self._flush_scheduled = False
         self._yielding: deque[asyncio.Future[None]] = deque()
         self._let_go = 1
+        self._refilling = False
         self._submitted = self._cancelled = 0
         self._flushes = self._wakeups = self._retried = self._strays = 0
         self.in_threads = self.demoted = 0
@@ -379,13 +380,17 @@ class Driver:
     # ---- fairness -------------------------------------------------------------
 
     async def yield_turn(self) -> None:
-        """Let the rest of the loop run. Who waits here goes on in the order of coming, in
-        some later turn, and then with at least one operation."""
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        self._yielding.append(waiter)
-        if len(self._yielding) == 1:
+        """Let the rest of the loop run. The first goes on in the next turn; who comes while
+        that is to come goes on in the order of coming, in some later turn, and then with at
+        least one operation."""
+        if self._refilling:
+            waiter: asyncio.Future[None] = self.loop.create_future()
+            self._yielding.append(waiter)
+            await waiter
+        else:
+            self._refilling = True
             self.loop.call_soon(self._refill)
-        await waiter
+            await asyncio.sleep(0)  # resumed behind _refill
 
     def _refill(self) -> None:
         """A new turn: one may go on, or twice as many as last time if they left a rest."""
@@ -395,7 +400,8 @@ class Driver:
             waiter = self._yielding.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-        if self._yielding:
+        self._refilling = bool(self._yielding)
+        if self._refilling:
             self.loop.call_soon(self._refill)
 
     # ---- about ------------------------------------------------------------------
