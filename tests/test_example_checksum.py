@@ -1,0 +1,132 @@
+"""examples/checksum.py beside sha256sum: the same output and exit status for the same files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from example_programs import EXAMPLES, run_command
+
+needs_sha256sum = pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
+
+
+@pytest.fixture
+def files(tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names in tmp_path, some of which have to be escaped, or cannot be read."""
+    monkeypatch.setenv("URINGFILE_ENGINE", engine)
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    contents = {
+        "empty": b"",
+        "small": b"small\n",
+        "a piece": bytes(1 << 20),
+        "a piece and a byte": bytes((1 << 20) + 1),
+        "large": os.urandom(5_000_000),
+        "back\\slash": b"1",
+        "new\nline": b"2",
+        "*star": b"3",
+        "umläut": b"4",
+        "-": b"5",
+    }
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    for i in range(40):
+        (tmp_path / f"many-{i}").write_bytes(b"%d" % i * 1000)
+        contents[f"many-{i}"] = b""
+    (tmp_path / "directory").mkdir()
+    return ["./-" if name == "-" else name for name in contents]
+
+
+def beside(tmp_path: Path, *args: str, stdin: bytes = b"") -> tuple[int, str, str]:
+    """What both say: status, standard output, standard error without the program's name."""
+    ours = run_command("checksum", *args, stdin=stdin, cwd=tmp_path)
+    theirs = subprocess.run(
+        ["sha256sum", *args], input=stdin, capture_output=True, cwd=tmp_path, check=False
+    )
+    found = (ours.returncode, ours.stdout, ours.stderr.replace("checksum.py: ", ""))
+    assert found == (
+        theirs.returncode,
+        theirs.stdout.decode(errors="surrogateescape"),
+        theirs.stderr.decode().replace("sha256sum: ", ""),
+    )
+    return found
+
+
+@needs_sha256sum
+def test_the_same_lines(tmp_path: Path, files: list[str]) -> None:
+    status, out, err = beside(tmp_path, *files)
+    assert (status, err) == (0, "")
+    assert len(out.splitlines()) == len(files)
+    status, _, err = beside(tmp_path, "small", "none", "directory", "empty")
+    assert status == 1
+    assert err == "none: No such file or directory\ndirectory: Is a directory\n"
+    beside(tmp_path, stdin=b"from a pipe" * 100_000)
+    beside(tmp_path, "small", "-", stdin=b"")
+
+
+@needs_sha256sum
+def test_the_same_check(tmp_path: Path, files: list[str]) -> None:
+    done = run_command("checksum", *files, cwd=tmp_path)
+    sums = tmp_path / "SHA256SUMS"
+    sums.write_text(done.stdout)
+    status, out, err = beside(tmp_path, "--check", "SHA256SUMS")
+    assert (status, err) == (0, "")
+    assert out.count(": OK\n") == len(files)
+    (tmp_path / "small").write_bytes(b"changed")
+    (tmp_path / "new\nline").write_bytes(b"changed")
+    (tmp_path / "large").unlink()
+    with sums.open("a") as file:
+        file.write("no checksum\n")
+    status, out, err = beside(tmp_path, "--check", "SHA256SUMS")
+    assert status == 1
+    assert "small: FAILED\n" in out
+    assert "large: FAILED open or read\n" in out
+    for options in (("--quiet",), ("--status",), ("--quiet", "--ignore-missing")):
+        assert beside(tmp_path, "--check", *options, "SHA256SUMS")[0] == 1
+    (tmp_path / "nothing").write_text("no checksum\n")
+    (tmp_path / "missing").write_text(f"{'0' * 64}  none\n")
+    status, _, err = beside(tmp_path, "--check", "nothing", "absent")
+    assert status == 1
+    assert "no properly formatted" in err
+    assert "no file was verified" in beside(tmp_path, "--check", "--ignore-missing", "missing")[2]
+
+
+def test_other_algorithms_and_names_from_a_list(tmp_path: Path, files: list[str]) -> None:
+    names = "\0".join(files[:5])
+    done = run_command(
+        "checksum", "-a", "md5", "-j", 2, "--files0-from", "-", stdin=names, cwd=tmp_path
+    )
+    assert done.stdout == "".join(
+        f"{hashlib.md5((tmp_path / name).read_bytes()).hexdigest()}  {name}\n" for name in files[:5]
+    )
+    (tmp_path / "sums").write_text(done.stdout)
+    done = run_command("checksum", "-a", "md5", "-c", stdin=done.stdout, cwd=tmp_path)
+    assert done.stdout == "".join(f"{name}: OK\n" for name in files[:5])
+
+
+@pytest.mark.usefixtures("files")
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """Of large files two pieces of each are in memory."""
+    names = []
+    for i in range(4):
+        names.append(f"sparse-{i}")
+        with open(tmp_path / names[-1], "wb") as file:
+            file.truncate(50 << 20)
+    code = "import resource, runpy, sys; sys.argv = sys.argv[1:]\n"
+    code += "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    code += "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    found = []
+    for files in ([], names):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(EXAMPLES / "checksum.py"), "empty", *files],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found.append(int(done.stdout.split()[-1]))
+    assert found[1] - found[0] < 30_000
