@@ -163,7 +163,7 @@ int main(int argc, char **argv)
 
 			began = now(CLOCK_MONOTONIC) - began;
 			cpu = now(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-			if (round >= 0)	/* the first one warms up */
+			if (round >= 0) /* the first one warms up */
 				printf("%d %s %.0f %.0f\n", round, names[v], (double)n / began,
 				       1e9 * cpu / (double)n);
 		}

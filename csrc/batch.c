@@ -13,7 +13,8 @@
 /* No completion has this result. */
 #define PENDING INT64_MIN
 
-static int64_t part_token(const struct uf_batches *batches, const struct uf_batch *batch, unsigned i)
+static int64_t part_token(const struct uf_batches *batches, const struct uf_batch *batch,
+			  unsigned i)
 {
 	return PART_TOKEN | (int64_t)batch->generation << GENERATION_SHIFT |
 	       (int64_t)(batch - batches->slots) << SLOT_SHIFT | i;
@@ -119,7 +120,7 @@ int uf_batch_submit(uf_engine *engine, const struct uf_op *op)
 			return -EINVAL;
 	if (!batch)
 		return -EAGAIN;
-	*batch = (struct uf_batch) {
+	*batch = (struct uf_batch){
 		.parts = parts,
 		.n = (unsigned)op->len,
 		.left = (unsigned)op->len,

@@ -9,12 +9,12 @@ struct uf_op;
 /* Its parts go to the engine as operations of their own; their tokens say which
  * batch and which part. The batch completes when all of them have. */
 struct uf_batch {
-	uf_part *parts;		/* NULL: the slot is free */
+	uf_part *parts; /* NULL: the slot is free */
 	unsigned n;
-	unsigned staged;	/* parts that were offered to the engine */
-	unsigned cancelled;	/* parts whose cancellation was asked for */
-	unsigned left;		/* parts without a result */
-	unsigned generation;	/* of the slot's uses */
+	unsigned staged;     /* parts that were offered to the engine */
+	unsigned cancelled;  /* parts whose cancellation was asked for */
+	unsigned left;	     /* parts without a result */
+	unsigned generation; /* of the slot's uses */
 	int opcode;
 	unsigned flags;
 	int fd;
@@ -23,9 +23,9 @@ struct uf_batch {
 
 struct uf_batches {
 	struct uf_batch slots[UF_BATCHES];
-	unsigned n_waiting;	/* how many have parts that are not staged yet */
-	unsigned n_done;	/* how many have all results */
-	unsigned generation;	/* how many batches there have been */
+	unsigned n_waiting;  /* how many have parts that are not staged yet */
+	unsigned n_done;     /* how many have all results */
+	unsigned generation; /* how many batches there have been */
 };
 
 int uf_batch_submit(uf_engine *engine, const struct uf_op *op);

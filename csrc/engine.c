@@ -127,8 +127,8 @@ int uf_offer(uf_engine *engine, struct uf_op *op)
 	return 0;
 }
 
-int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len,
-	      int64_t offset, int64_t token)
+int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len, int64_t offset,
+	      int64_t token)
 {
 	const int flags = UF_ASYNC | UF_BATCH;
 	struct uf_op op = {
@@ -262,10 +262,10 @@ static int is_in_memory(int fd)
 /* preadv2(2) by its number: musl has the function only from 1.2.5 on. */
 static ssize_t read_cached(int fd, const struct iovec *iov, int64_t offset)
 {
-	ssize_t ret = syscall(SYS_preadv2, fd, iov, 1, (long)offset, (long)(offset >> 32),
-			      RWF_NOWAIT);
+	ssize_t ret =
+		syscall(SYS_preadv2, fd, iov, 1, (long)offset, (long)(offset >> 32), RWF_NOWAIT);
 
-	if (ret < 0 && errno == ENOSYS)		/* before Linux 4.6 */
+	if (ret < 0 && errno == ENOSYS) /* before Linux 4.6 */
 		errno = EOPNOTSUPP;
 	return ret;
 }

@@ -19,7 +19,7 @@
 
 struct uf_op {
 	int opcode;
-	unsigned flags;		/* enum uf_submit_flag */
+	unsigned flags; /* enum uf_submit_flag */
 	int fd;
 	void *addr;
 	uint64_t len;
@@ -37,20 +37,19 @@ struct uf_engine_ops {
 	int (*reap)(uf_engine *engine, uf_completion *out, int max);
 	int (*cancel)(uf_engine *engine, int64_t token);
 	/* As uf_read_nowait(); -EBUSY: not now. May be NULL. */
-	int64_t (*read_nowait)(uf_engine *engine, int fd, void *addr, uint64_t len,
-			       int64_t offset);
+	int64_t (*read_nowait)(uf_engine *engine, int fd, void *addr, uint64_t len, int64_t offset);
 	int (*forget_fd)(uf_engine *engine, int fd, int *out, int max);
 	void (*destroy)(uf_engine *engine, int forked);
-	size_t size;		/* of the engine's own struct, whose first member is uf_engine */
+	size_t size; /* of the engine's own struct, whose first member is uf_engine */
 };
 
 struct uf_engine {
 	const struct uf_engine_ops *ops;
 	int eventfd;
-	unsigned forks;		/* uf_forks when it was opened */
-	unsigned in_flight;	/* accepted and not yet reaped */
+	unsigned forks;	    /* uf_forks when it was opened */
+	unsigned in_flight; /* accepted and not yet reaped */
 	unsigned capacity;
-	unsigned worker_share;	/* as in uf_info */
+	unsigned worker_share; /* as in uf_info */
 	unsigned opcodes;
 	int shut;
 	struct uf_batches batches;
@@ -74,8 +73,8 @@ int uf_eventfd_open(int flags);
 
 /* The first half of uf_open_cached(): the identity is that of a regular file which the path
  * led to before it was opened, with O_NONBLOCK. */
-int uf_open_if_regular(int dirfd, const char *path, int flags, const uint64_t *local_mounts,
-		       int n, uf_identity *identity);
+int uf_open_if_regular(int dirfd, const char *path, int flags, const uint64_t *local_mounts, int n,
+		       uf_identity *identity);
 
 /* With O_PATH, to begin at; below 0 if it is not cached. */
 int uf_open_directory_cached(const char *path);

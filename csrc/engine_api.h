@@ -24,10 +24,7 @@
  *     engine that was destroyed: -ESHUTDOWN.
  */
 
-enum uf_kind {
-	UF_IO_URING,
-	UF_POSIX_AIO
-};
+enum uf_kind { UF_IO_URING, UF_POSIX_AIO };
 
 /*
  * Operations, and what fd, addr, len and offset mean to them:
@@ -67,15 +64,12 @@ enum uf_opcode {
 	UF_LINKAT,
 	UF_SYMLINKAT,
 	UF_FADVISE,
-	UF_OPCODES	/* how many there are */
+	UF_OPCODES /* how many there are */
 };
 
 /* Or'ed into the opcode. ASYNC: hand it to a kernel worker at once, without an
  * attempt on the submitter's thread (IOSQE_ASYNC). BATCH: see uf_part. */
-enum uf_submit_flag {
-	UF_ASYNC = 256,
-	UF_BATCH = 512
-};
+enum uf_submit_flag { UF_ASYNC = 256, UF_BATCH = 512 };
 
 /* One of the reads or writes of a batch. UF_READ or UF_WRITE with UF_BATCH: addr
  * points to len of these, which belong to the engine as buffers do, and offset means
@@ -96,12 +90,12 @@ typedef struct {
 } uf_completion;
 
 typedef struct {
-	unsigned entries;	/* submission queue */
-	unsigned capacity;	/* operations in flight at most */
-	unsigned worker_share;	/* and of one file those that are UF_ASYNC */
-	unsigned features;	/* IORING_FEAT_* of the kernel; 0 for POSIX AIO */
-	unsigned setup_flags;	/* IORING_SETUP_* in force; 0 for POSIX AIO */
-	unsigned opcodes;	/* bit n: opcode n is served */
+	unsigned entries;      /* submission queue */
+	unsigned capacity;     /* operations in flight at most */
+	unsigned worker_share; /* and of one file those that are UF_ASYNC */
+	unsigned features;     /* IORING_FEAT_* of the kernel; 0 for POSIX AIO */
+	unsigned setup_flags;  /* IORING_SETUP_* in force; 0 for POSIX AIO */
+	unsigned opcodes;      /* bit n: opcode n is served */
 } uf_info;
 
 typedef struct uf_engine uf_engine;
@@ -111,15 +105,14 @@ typedef struct uf_engine uf_engine;
  * flushed without a system call, and sleeps after so many idle milliseconds
  * (IORING_SETUP_SQPOLL); where the kernel refuses that, the ring does without.
  * -errno when the kernel refuses; *step then names the call that was refused. */
-int uf_open(int kind, unsigned entries, unsigned sqpoll_ms, uf_engine **engine,
-	    const char **step);
+int uf_open(int kind, unsigned entries, unsigned sqpoll_ms, uf_engine **engine, const char **step);
 void uf_describe(const uf_engine *engine, uf_info *info);
 int uf_eventfd(const uf_engine *engine);
 
 /* token comes back in the completion; it must be >= 0, below 2^62, and unique in
  * flight. */
-int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len,
-	      int64_t offset, int64_t token);
+int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len, int64_t offset,
+	      int64_t token);
 
 /* How many completions are waiting to be reaped, or -errno. -EAGAIN, -EBUSY,
  * -ENOMEM, -EINTR: reap and flush again later; what was staged stays staged. */
@@ -159,17 +152,16 @@ int64_t uf_read_nowait(int fd, void *addr, uint64_t len, int64_t offset);
 /* The same by way of io_uring: READ with RWF_NOWAIT, submitted at once with all that is
  * staged, and its completion picked out of the queue. By preadv2 where that cannot be:
  * POSIX AIO, SQPOLL, a full queue. *engine may have become NULL meanwhile. */
-int64_t uf_read_on_ring(uf_engine *const *engine, int fd, void *addr, uint64_t len,
-			int64_t offset);
+int64_t uf_read_on_ring(uf_engine *const *engine, int fd, void *addr, uint64_t len, int64_t offset);
 
 /* What can be known of an open file without asking its file system to refresh
  * anything: statx(AT_STATX_DONT_SYNC), Linux 4.11. */
 typedef struct {
 	uint32_t mode;
-	uint32_t dio_align;	/* of offsets for O_DIRECT, Linux 6.1; 0: unknown */
+	uint32_t dio_align; /* of offsets for O_DIRECT, Linux 6.1; 0: unknown */
 	int64_t size;
-	uint64_t mount;		/* never reused (STATX_MNT_ID_UNIQUE, Linux 6.8); 0: unknown */
-	uint64_t device;	/* a block device's; 0: none, as with tmpfs, NFS and FUSE */
+	uint64_t mount;	 /* never reused (STATX_MNT_ID_UNIQUE, Linux 6.8); 0: unknown */
+	uint64_t device; /* a block device's; 0: none, as with tmpfs, NFS and FUSE */
 } uf_identity;
 
 int uf_identify(int fd, uf_identity *identity);

@@ -83,7 +83,7 @@ static int posix_aio_submit(uf_engine *base, const struct uf_op *op)
 	struct request *request = engine->free;
 	int ret;
 
-	if (!request)	/* the number in flight is wrong, after a completion too many */
+	if (!request) /* the number in flight is wrong, after a completion too many */
 		return -EAGAIN;
 	ret = uf_lanes_take(&engine->lanes, op->fd, op->opcode == UF_WRITE, &request->lanes,
 			    &request->lane);
@@ -194,7 +194,7 @@ static void cancel_staged(struct posix_aio_engine *engine, struct request *reque
 	while (*link && *link != request)
 		link = &(*link)->next;
 	if (!*link)
-		return;		/* it has ended, and is not reaped yet */
+		return; /* it has ended, and is not reaped yet */
 	*link = request->next;
 	if (!*link)
 		engine->staged_end = link;
@@ -259,7 +259,7 @@ static int posix_aio_forget_fd(uf_engine *base, int fd, int *out, int max)
 /* ---- opening and closing -------------------------------------------------- */
 
 static pthread_once_t aio_once = PTHREAD_ONCE_INIT;
-static unsigned aio_forks;	/* uf_forks when this process image first used AIO */
+static unsigned aio_forks; /* uf_forks when this process image first used AIO */
 
 static void init_aio(void)
 {
@@ -271,8 +271,7 @@ static void init_aio(void)
 #endif
 }
 
-static int posix_aio_open(uf_engine *base, unsigned entries, unsigned sqpoll_ms,
-			  const char **step)
+static int posix_aio_open(uf_engine *base, unsigned entries, unsigned sqpoll_ms, const char **step)
 {
 	struct posix_aio_engine *engine = of(base);
 
@@ -280,7 +279,7 @@ static int posix_aio_open(uf_engine *base, unsigned entries, unsigned sqpoll_ms,
 	(void)sqpoll_ms;
 	pthread_once(&aio_once, init_aio);
 	base->capacity = CAPACITY;
-	base->worker_share = CAPACITY;	/* ASYNC means nothing here */
+	base->worker_share = CAPACITY; /* ASYNC means nothing here */
 	base->opcodes = 1u << UF_READ | 1u << UF_WRITE | 1u << UF_FSYNC | 1u << UF_FDATASYNC;
 	engine->thread_each = aio_forks != uf_forks;
 	engine->staged_end = &engine->staged;
@@ -308,7 +307,7 @@ static void posix_aio_destroy(uf_engine *base, int forked)
 	struct posix_aio_engine *engine = of(base);
 	int disarmed;
 
-	if (forked) {	/* neither thread nor lock came along */
+	if (forked) { /* neither thread nor lock came along */
 		uf_lanes_close_all(&engine->lanes);
 		if (!engine->thread_each)
 			close(engine->wake_fd);

@@ -40,6 +40,7 @@ static struct uring_engine *of(uf_engine *engine)
 	return (struct uring_engine *)engine;
 }
 
+/* clang-format off */
 static const int sqe_opcode[UF_OPCODES] = {
 	[UF_READ] = IORING_OP_READ,
 	[UF_WRITE] = IORING_OP_WRITE,
@@ -58,6 +59,7 @@ static const int sqe_opcode[UF_OPCODES] = {
 	[UF_SYMLINKAT] = UF_OP_SYMLINKAT,
 	[UF_FADVISE] = IORING_OP_FADVISE,
 };
+/* clang-format on */
 
 /* Newest first: what an older kernel does not know it refuses with EINVAL. */
 static const unsigned setup_flags[] = {
@@ -72,12 +74,10 @@ static const unsigned setup_flags[] = {
  * for lack of threads (EAGAIN). */
 static int may_do_with_less(int error, unsigned flags)
 {
-	return error == -EINVAL ||
-	       (flags & IORING_SETUP_SQPOLL && error && error != -ENOMEM);
+	return error == -EINVAL || (flags & IORING_SETUP_SQPOLL && error && error != -ENOMEM);
 }
 
-static int open_ring(struct uf_ring *ring, unsigned entries, unsigned sqpoll_ms,
-		     const char **step)
+static int open_ring(struct uf_ring *ring, unsigned entries, unsigned sqpoll_ms, const char **step)
 {
 	int ret = -EINVAL;
 
@@ -85,14 +85,14 @@ static int open_ring(struct uf_ring *ring, unsigned entries, unsigned sqpoll_ms,
 		for (size_t i = 0; i < sizeof(setup_flags) / sizeof(*setup_flags); i++) {
 			if (setup_flags[i] & IORING_SETUP_SQPOLL && !sqpoll_ms)
 				continue;
-			ret = uf_ring_open(ring, entries, entries * CQ_FACTOR,
-					   setup_flags[i], sqpoll_ms, step);
+			ret = uf_ring_open(ring, entries, entries * CQ_FACTOR, setup_flags[i],
+					   sqpoll_ms, step);
 			if (!may_do_with_less(ret, setup_flags[i]))
 				break;
 		}
 		if (ret != -ENOMEM)
 			break;
-		entries /= 2;	/* RLIMIT_MEMLOCK: a smaller ring may still fit */
+		entries /= 2; /* RLIMIT_MEMLOCK: a smaller ring may still fit */
 	}
 	return ret;
 }
@@ -130,7 +130,7 @@ static int round_trip(struct uf_ring *ring)
 	int tries = 100;
 	int ret;
 
-	do {	/* with SQPOLL submit may go without the call */
+	do { /* with SQPOLL submit may go without the call */
 		ret = uf_ring_get_events(ring);
 	} while (passing(ret) && --tries);
 	if (ret)
@@ -197,7 +197,7 @@ static void uring_describe(const uf_engine *base, uf_info *info)
 	info->setup_flags = ring->setup_flags;
 }
 
-#define BASIC_STATS 0x7ff	/* STATX_BASIC_STATS */
+#define BASIC_STATS 0x7ff /* STATX_BASIC_STATS */
 #define SIZEOF_STATX 256
 
 static void prepare(struct io_uring_sqe *sqe, const struct uf_op *op)
@@ -230,7 +230,7 @@ static void prepare(struct io_uring_sqe *sqe, const struct uf_op *op)
 	case UF_FTRUNCATE:
 		sqe->off = (uint64_t)op->offset;
 		break;
-	case UF_FALLOCATE:	/* mode 0; the length travels in addr */
+	case UF_FALLOCATE: /* mode 0; the length travels in addr */
 		sqe->off = (uint64_t)op->offset;
 		sqe->addr = op->len;
 		break;
@@ -242,7 +242,7 @@ static void prepare(struct io_uring_sqe *sqe, const struct uf_op *op)
 		break;
 	case UF_UNLINKAT:
 		sqe->addr = (uintptr_t)op->addr;
-		sqe->rw_flags = (int)op->offset;	/* unlink_flags */
+		sqe->rw_flags = (int)op->offset; /* unlink_flags */
 		break;
 	case UF_MKDIRAT:
 		sqe->addr = (uintptr_t)op->addr;
@@ -251,9 +251,9 @@ static void prepare(struct io_uring_sqe *sqe, const struct uf_op *op)
 	case UF_RENAMEAT:
 	case UF_LINKAT:
 		sqe->addr = (uintptr_t)op->addr;
-		sqe->off = (uintptr_t)op->addr + op->len;	/* addr2 */
+		sqe->off = (uintptr_t)op->addr + op->len; /* addr2 */
 		sqe->len = (uint32_t)op->offset;
-		sqe->rw_flags = (int)(op->offset >> 32);	/* rename_flags, hardlink_flags */
+		sqe->rw_flags = (int)(op->offset >> 32); /* rename_flags, hardlink_flags */
 		break;
 	case UF_SYMLINKAT:
 		sqe->addr = (uintptr_t)op->addr;
@@ -361,7 +361,7 @@ static struct io_uring_cqe *find_inline(struct uf_ring *ring)
 
 	if (!cqe && uf_ring_unstage(ring))
 		return NULL;
-	while (!cqe) {	/* a kernel that waits all the same: the buffer is not ours yet */
+	while (!cqe) { /* a kernel that waits all the same: the buffer is not ours yet */
 		uf_ring_wait(ring, 1);
 		uf_ring_run_pending(ring);
 		cqe = uf_ring_find(ring, INLINE_TOKEN);
@@ -369,8 +369,7 @@ static struct io_uring_cqe *find_inline(struct uf_ring *ring)
 	return cqe;
 }
 
-static int64_t uring_read_nowait(uf_engine *base, int fd, void *addr, uint64_t len,
-				 int64_t offset)
+static int64_t uring_read_nowait(uf_engine *base, int fd, void *addr, uint64_t len, int64_t offset)
 {
 	struct uf_ring *ring = &of(base)->ring;
 	unsigned before = uf_ring_ready(ring);
@@ -396,7 +395,7 @@ static int64_t uring_read_nowait(uf_engine *base, int fd, void *addr, uint64_t l
 	result = cqe ? cqe->res : -EBUSY;
 	if (cqe == uf_ring_peek(ring)) {
 		uf_ring_advance(ring);
-	} else if (cqe) {	/* others stand before it */
+	} else if (cqe) { /* others stand before it */
 		cqe->user_data = CANCEL_TOKEN;
 		before++;
 	}

@@ -96,7 +96,7 @@ void uf_fault_accepted(uf_engine *engine, const struct uf_op *op, int64_t error)
 	struct uf_faults *faults = &engine->faults;
 
 	if ((error || op->opcode == UF_OPENAT) && faults->n_marked < UF_FAULT_MARKED)
-		faults->marked[faults->n_marked++] = (struct uf_marked) {
+		faults->marked[faults->n_marked++] = (struct uf_marked){
 			.token = op->token,
 			.error = error,
 			.opens = op->opcode == UF_OPENAT,
@@ -113,7 +113,7 @@ static struct uf_marked unmark(struct uf_faults *faults, int64_t token)
 		faults->marked[i] = faults->marked[--faults->n_marked];
 		return marked;
 	}
-	return (struct uf_marked) { .token = token };
+	return (struct uf_marked){ .token = token };
 }
 
 static int hold(struct uf_faults *faults, const uf_completion *completion, int64_t reaps,
@@ -121,7 +121,7 @@ static int hold(struct uf_faults *faults, const uf_completion *completion, int64
 {
 	if (reaps <= 0 || faults->n_held == UF_FAULT_HELD)
 		return 0;
-	faults->held[faults->n_held++] = (struct uf_held) {
+	faults->held[faults->n_held++] = (struct uf_held){
 		.completion = *completion,
 		.reaps = reaps,
 		.reorder = reorder,

@@ -45,7 +45,7 @@ enum uf_fault_point {
 	UF_FAULT_DELAY,
 	UF_FAULT_REORDER,
 	UF_FAULT_DOUBLE,
-	UF_FAULT_POINTS		/* how many there are */
+	UF_FAULT_POINTS /* how many there are */
 };
 
 /* Count anew; strike at the passes nth (the next one is 1) to nth + times - 1. */

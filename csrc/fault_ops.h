@@ -13,8 +13,8 @@ struct uf_op;
 
 struct uf_held {
 	uf_completion completion;
-	int64_t reaps;		/* after so many it comes */
-	int reorder;		/* or behind the next that comes */
+	int64_t reaps; /* after so many it comes */
+	int reorder;   /* or behind the next that comes */
 };
 
 /* An operation in flight that is to fail, or that opens a file: nobody gets to see the

@@ -116,15 +116,14 @@ static int is_among(const uint64_t *mounts, int n, uint64_t mount)
 	return 0;
 }
 
-static int is_regular_and_local(int fd, const uint64_t *local_mounts, int n,
-				uf_identity *identity)
+static int is_regular_and_local(int fd, const uint64_t *local_mounts, int n, uf_identity *identity)
 {
 	return !uf_identify(fd, identity) && S_ISREG(identity->mode) &&
 	       is_among(local_mounts, n, identity->mount);
 }
 
-int uf_open_if_regular(int dirfd, const char *path, int flags, const uint64_t *local_mounts,
-		       int n, uf_identity *identity)
+int uf_open_if_regular(int dirfd, const char *path, int flags, const uint64_t *local_mounts, int n,
+		       uf_identity *identity)
 {
 	int path_fd, allowed, fd;
 

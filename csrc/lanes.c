@@ -24,10 +24,9 @@ static int add_lane(struct uf_lanes *lanes)
 
 static int is_stream(int fd)
 {
-	uf_identity identity;	/* fstat would ask an NFS or FUSE server */
+	uf_identity identity; /* fstat would ask an NFS or FUSE server */
 
-	return uf_identify(fd, &identity) ||
-	       !(S_ISREG(identity.mode) || S_ISBLK(identity.mode));
+	return uf_identify(fd, &identity) || !(S_ISREG(identity.mode) || S_ISBLK(identity.mode));
 }
 
 static struct uf_lanes *find(struct uf_lanes *all, int fd)

@@ -12,15 +12,15 @@
 
 struct uf_lane {
 	int fd;
-	int borrowed;			/* the caller's own: not ours to close */
-	unsigned busy;			/* requests on it */
+	int borrowed;  /* the caller's own: not ours to close */
+	unsigned busy; /* requests on it */
 };
 
 struct uf_lanes {
 	struct uf_lanes *next;
-	int fd;				/* whose duplicates these are; -1: forgotten */
-	int serial;			/* a stream: a lane for reads, one for writes */
-	int direct;			/* O_DIRECT */
+	int fd;	    /* whose duplicates these are; -1: forgotten */
+	int serial; /* a stream: a lane for reads, one for writes */
+	int direct; /* O_DIRECT */
 	unsigned count;
 	unsigned busy;
 	struct uf_lane lane[UF_LANES];

@@ -13,34 +13,34 @@
 struct request {
 	struct aiocb cb;
 	struct posix_aio_engine *engine;
-	struct request *next;		/* in one of the lists below */
+	struct request *next; /* in one of the lists below */
 	struct uf_lanes *lanes;
 	struct uf_lane *lane;
 	int64_t token;
 	int64_t result;
 	int opcode;
 	int live;
-	int unwanted;			/* its cancellation was asked for */
-	uint64_t started;		/* in this order; 0: not yet */
+	int unwanted;	  /* its cancellation was asked for */
+	uint64_t started; /* in this order; 0: not yet */
 };
 
 enum notifier_state { RUNNING, IDLE, SUSPENDED, WOKEN };
 
 struct posix_aio_engine {
 	struct uf_engine base;
-	int thread_each;		/* in a forked child */
+	int thread_each; /* in a forked child */
 	struct uf_lanes *lanes;
 
 	/* The loop's thread only. */
 	struct request *free;
 	struct request *staged;
 	struct request **staged_end;
-	uint64_t started;		/* how many have been */
+	uint64_t started; /* how many have been */
 
 	/* Under lock. */
 	pthread_mutex_t lock;
-	pthread_cond_t work;		/* for the idle notifier */
-	struct request *fresh;		/* started, for the notifier to watch */
+	pthread_cond_t work;   /* for the idle notifier */
+	struct request *fresh; /* started, for the notifier to watch */
 	struct request *ended;
 	struct request **ended_end;
 	unsigned n_ended;

@@ -34,7 +34,8 @@ static int sys_enter(int fd, unsigned to_submit, unsigned flags)
 int uf_ring_register(struct uf_ring *ring, unsigned opcode, void *arg, unsigned count)
 {
 	int fault = (int)uf_fault(UF_FAULT_REGISTER);
-	int ret = fault ? fault : (int)syscall(__NR_io_uring_register, ring->fd, opcode, arg, count);
+	int ret =
+		fault ? fault : (int)syscall(__NR_io_uring_register, ring->fd, opcode, arg, count);
 
 	return ret < 0 && !fault ? -errno : ret;
 }
@@ -87,8 +88,8 @@ static void point_into(struct uf_ring *ring, const struct io_uring_params *param
 		array[i] = i;
 }
 
-int uf_ring_open(struct uf_ring *ring, unsigned entries, unsigned cq_entries,
-		 unsigned setup_flags, unsigned idle_ms, const char **step)
+int uf_ring_open(struct uf_ring *ring, unsigned entries, unsigned cq_entries, unsigned setup_flags,
+		 unsigned idle_ms, const char **step)
 {
 	struct io_uring_params params = {
 		.flags = setup_flags | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
@@ -99,7 +100,7 @@ int uf_ring_open(struct uf_ring *ring, unsigned entries, unsigned cq_entries,
 	int ret;
 
 	if (setup_flags & IORING_SETUP_SQPOLL)
-		needed |= IORING_FEAT_SQPOLL_NONFIXED;	/* Linux 5.11 */
+		needed |= IORING_FEAT_SQPOLL_NONFIXED; /* Linux 5.11 */
 	memset(ring, 0, sizeof(*ring));
 	*step = "io_uring_setup";
 	ring->fd = sys_setup(entries, &params);

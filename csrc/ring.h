@@ -19,7 +19,7 @@ struct uf_ring {
 	unsigned *ksq_tail;
 	unsigned *ksq_flags;
 	unsigned sq_mask;
-	unsigned sq_tail;		/* ours; published to ksq_tail by submit */
+	unsigned sq_tail; /* ours; published to ksq_tail by submit */
 	struct io_uring_sqe *sqes;
 
 	unsigned *kcq_head;
@@ -35,8 +35,8 @@ struct uf_ring {
 
 /* 0 or -errno; *step names the call that was refused. idle_ms: how long the thread
  * of IORING_SETUP_SQPOLL looks for work before it sleeps. */
-int uf_ring_open(struct uf_ring *ring, unsigned entries, unsigned cq_entries,
-		 unsigned setup_flags, unsigned idle_ms, const char **step);
+int uf_ring_open(struct uf_ring *ring, unsigned entries, unsigned cq_entries, unsigned setup_flags,
+		 unsigned idle_ms, const char **step);
 /* forked: only drop this process's copy of the descriptor. */
 void uf_ring_close(struct uf_ring *ring, int forked);
 

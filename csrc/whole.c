@@ -34,7 +34,7 @@ static int64_t read_cached_file(int dirfd, const char *path, char *memory, int64
 /* Where the path of the file before this one led to: most are neighbours. */
 struct directory {
 	const char *path;
-	size_t length;		/* with the last slash */
+	size_t length; /* with the last slash */
 	int fd;
 };
 
@@ -95,7 +95,8 @@ int64_t uf_copy(int from, int to, int64_t length, char *memory, int64_t room)
 	int64_t done = 0;
 
 	while (done < length) {
-		ssize_t got = read(from, memory, (size_t)(length - done < room ? length - done : room));
+		ssize_t got =
+			read(from, memory, (size_t)(length - done < room ? length - done : room));
 
 		if (got < 0 && errno != EINTR)
 			return -errno;

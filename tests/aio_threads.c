@@ -17,7 +17,7 @@ enum { READ, WRITE, SYNC };
 struct job {
 	struct aiocb *cb;
 	int what;
-	struct job *next;	/* that no thread has taken yet */
+	struct job *next; /* that no thread has taken yet */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

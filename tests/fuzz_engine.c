@@ -119,7 +119,7 @@ static void check_result(const struct operation *op, int64_t result)
 		if (!result)
 			CHECK(fcntl(op->fd, F_GETFD) < 0);
 		else
-			close(op->fd);	/* cancelled, or closed and made to fail */
+			close(op->fd); /* cancelled, or closed and made to fail */
 		break;
 	default:
 		CHECK(result <= 0);
@@ -142,12 +142,12 @@ static void came(const uf_completion *completion)
 	if (completion->token < 0 || completion->token >= rig.n_ops ||
 	    rig.ops[completion->token].state == COMPLETE ||
 	    rig.ops[completion->token].state == FREE) {
-		rig.strays++;	/* 2: only if the hook has made it */
+		rig.strays++; /* 2: only if the hook has made it */
 		CHECK(rig.strays <= rig.doubles + uf_fault_struck(UF_FAULT_DOUBLE));
 		return;
 	}
 	op = &rig.ops[completion->token];
-	CHECK(op->state == FLUSHED || is_rejected(op));	/* 4 */
+	CHECK(op->state == FLUSHED || is_rejected(op)); /* 4 */
 	if (op->parts)
 		check_parts(op, completion->result);
 	else
@@ -248,7 +248,7 @@ static void *prepare(struct operation *op)
 		return NULL;
 	case UF_FADVISE:
 		op->offset = below(200) * 100;
-		op->len = (uint64_t)below(6) << 32 | below(1000);	/* POSIX_FADV_* */
+		op->len = (uint64_t)below(6) << 32 | below(1000); /* POSIX_FADV_* */
 		return NULL;
 	default:
 		return NULL;
@@ -277,11 +277,11 @@ static void submit(void)
 		ret = -EAGAIN;
 	else
 		ret = uf_submit(rig.engine, op->opcode | op->flags, op->fd, addr,
-				op->opcode == UF_OPENAT ? 0 : op->len,
-				op->parts ? 0 : op->offset, rig.n_ops);
+				op->opcode == UF_OPENAT ? 0 : op->len, op->parts ? 0 : op->offset,
+				rig.n_ops);
 	if (rig.shut)
 		CHECK(ret == -ESHUTDOWN || ret == -EAGAIN);
-	if (ret) {	/* 1 */
+	if (ret) { /* 1 */
 		CHECK(ret < 0);
 		if (op->opcode == UF_CLOSE)
 			CHECK(!close(op->fd));
@@ -320,7 +320,7 @@ static void cancel(void)
 	/* The contract asks for a token that is in flight; one that was is harmless. */
 	ret = uf_cancel(rig.engine, which);
 	CHECK(ret == 0 || ret == -EALREADY || ret == -EBUSY || ret == -ENOENT || ret == -EAGAIN);
-	CHECK(rig.in_flight == before);	/* 6 */
+	CHECK(rig.in_flight == before); /* 6 */
 	flushed();
 }
 
@@ -331,8 +331,9 @@ static void arm(void)
 	static const struct {
 		int point;
 		int64_t value;
-		int always;	/* may strike for good: no progress depends on it */
+		int always; /* may strike for good: no progress depends on it */
 	} faults[] = {
+		/* clang-format off */
 		{ UF_FAULT_MEMORY, 1, 1 },
 		{ UF_FAULT_SETUP, -EPERM, 1 },
 		{ UF_FAULT_SETUP, -ENOMEM, 1 },
@@ -357,6 +358,7 @@ static void arm(void)
 		{ UF_FAULT_REORDER, 4, 1 },
 		{ UF_FAULT_DOUBLE, 1, 1 },
 		{ UF_FAULT_DOUBLE, 5, 1 },
+		/* clang-format on */
 	};
 	unsigned which = below(sizeof(faults) / sizeof(*faults));
 	unsigned nth = 1 + below(8), times = 1 + below(4);
@@ -420,7 +422,7 @@ static void drain(void)
 		reap(64, ready <= 0);
 	}
 	for (int i = 0; i < 6; i++)
-		reap(64, 1);	/* doubles that are held back */
+		reap(64, 1); /* doubles that are held back */
 }
 
 static void end(void)
