@@ -1,7 +1,8 @@
-"""The README is what users run first: its examples are executed."""
+"""The README and the pages of docs/ are what users run first: their examples are executed."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,32 +10,60 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+
+# A page is one process, and each block a program in an empty folder: what it printed. The lines
+# are numbered as in the page, so that a traceback shows them.
+RUNNER = """
+import contextlib, gc, io, json, os, sys, tempfile
+
+path, blocks = json.load(sys.stdin)
+printed = []
+for code in blocks:
+    out = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(out):
+        os.chdir(folder)
+        exec(compile(code, path, "exec"), {"__name__": "__main__"})
+        gc.collect()
+        os.chdir("/")
+    printed.append(out.getvalue())
+json.dump(printed, sys.stdout)
+"""
 
 
-def fences(language: str) -> list[str]:
-    if not README.exists():
-        return []
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.S | re.M)
+def fences(page: Path, language: str) -> list[str]:
+    """The blocks, each with as many empty lines before it as bring it to its place in the page."""
+    text = page.read_text()
+    found = re.finditer(rf"^```{language}\n(.*?)^```", text, re.S | re.M)
+    return ["\n" * text.count("\n", 0, match.start(1)) + match[1] for match in found]
 
 
-@pytest.mark.parametrize("code", fences("python"))
-def test_examples(code: str, tmp_path: Path) -> None:
+WITH_EXAMPLES = [page for page in PAGES if fences(page, "python")]
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples(page: Path) -> None:
+    blocks = fences(page, "python")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path,
+        [sys.executable, "-W", "error", "-c", RUNNER],
+        input=json.dumps([str(page), blocks]),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for expected in re.findall(r"# prints (.*)$", code, re.M):
-        assert expected in done.stdout
+    assert "Exception ignored" not in done.stderr, done.stderr
+    for code, printed in zip(blocks, json.loads(done.stdout), strict=True):
+        for expected in re.findall(r"\bprints (.*)$", code, re.M):
+            assert expected in printed, (page, expected, printed)
 
 
 def test_there_are_examples() -> None:
-    assert len(fences("python")) >= 3
+    assert len(fences(README, "python")) >= 3
+    assert len(WITH_EXAMPLES) > 10
 
 
 def test_quick_start_has_two_commands() -> None:

@@ -32,7 +32,7 @@ class AIOFile(ManyFile):
     ``path`` is a path or an open descriptor (which this object then owns and closes).
     Offsets and sizes are bytes, also in text mode, where ``read`` decodes and ``write``
     encodes with ``encoding`` and ``errors``. ``direct=True`` opens with O_DIRECT; any size
-    and offset still works (see ``_direct``). ``engine`` names ``"io_uring"`` or
+    and offset still works. ``engine`` names ``"io_uring"`` or
     ``"posix_aio"``; by default the best one that starts here.
 
     Open it with ``async with``, with ``await AIOFile(...)`` or with ``open()``. It belongs

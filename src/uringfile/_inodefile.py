@@ -46,6 +46,7 @@ class InodeFile(OpenFile):
         """fdatasync(2): as ``fsync``, without metadata that reading does not need."""
         await self._sync(FDATASYNC)
 
+    #: Another name of ``fdsync``.
     fdatasync = fdsync
 
     async def _sync(self, opcode: int) -> None:

@@ -28,7 +28,9 @@ _Stamp = tuple[int, int, int]
 class Torn(NamedTuple):
     """What at the end of a log is no whole record, in bytes."""
 
+    #: Where it begins.
     offset: int
+    #: How much it is.
     length: int
 
 
@@ -62,6 +64,7 @@ class LogReader:
     in a reader that follows.
     """
 
+    #: How many bytes are read at a time, unless ``chunk_size`` says so.
     CHUNK_SIZE = 64 * 1024
 
     def __init__(
@@ -84,6 +87,7 @@ class LogReader:
             raise ValueError(f"chunk_size must be above 0, not {chunk_size}")
         if poll_interval <= 0:
             raise ValueError(f"poll_interval must be above 0, not {poll_interval}")
+        #: The path, as it was given.
         self.path: str | bytes = os.fspath(path)
         #: Behind the last record that was given out, in bytes; 0 again when another file,
         #: or a truncated one, has been begun.

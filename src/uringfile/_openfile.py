@@ -56,8 +56,11 @@ class OpenFile:
         direct: bool = False,
         engine: EngineName | None = None,
     ) -> None:
+        #: The mode: equal to what was given, with properties such as ``readable``.
         self.mode = parse_mode(mode)
+        #: The codec of text, as it was given.
         self.encoding = encoding
+        #: What happens to what the codec does not know, as with ``open``.
         self.errors = errors
         self._codec = check_codec(encoding, errors)
         self._path: str | bytes | int = path if isinstance(path, int) else os.fspath(path)

@@ -25,6 +25,7 @@ class Reader:
     cancelled or fails consumes nothing.
     """
 
+    #: How many bytes are read at a time, unless ``chunk_size`` says so.
     CHUNK_SIZE = 64 * 1024
 
     def __init__(self, aio_file: AIOFile, offset: int = 0, chunk_size: int = CHUNK_SIZE) -> None:
@@ -87,6 +88,7 @@ class LineReader:
     is lost by a call that is cancelled or fails, nor by leaving an ``async for``.
     """
 
+    #: How many bytes are read at a time, unless ``chunk_size`` says so.
     CHUNK_SIZE = 64 * 1024
 
     def __init__(

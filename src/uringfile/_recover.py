@@ -20,6 +20,7 @@ _CHUNK = 256 * 1024
 class Recovery:
     """What ``recover`` has found and done."""
 
+    #: Of the log, as it was given.
     path: str | bytes
     #: Where the last whole record ends, in bytes: the size of the file now.
     end: int

@@ -33,8 +33,9 @@ class DirEntry(Generic[AnyStr]):
     __slots__ = ("_dir_fd", "_inode", "_kinds", "_stats", "name", "path")
 
     def __init__(self, entry: os.DirEntry[AnyStr], dir_fd: int | None) -> None:
-        #: The name alone, and with the path that ``scandir`` was given before it.
+        #: The name alone.
         self.name: AnyStr = entry.name
+        #: The name behind the path that ``scandir`` was given.
         self.path: AnyStr = entry.path
         self._dir_fd = dir_fd
         self._inode = entry.inode()

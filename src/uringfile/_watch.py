@@ -34,6 +34,7 @@ class PendingOperation:
     operation: str
     #: The descriptor; -100 (AT_FDCWD) for an open.
     fd: int
+    #: Where in the file, in bytes.
     offset: int
     #: Bytes, or parts of a batch.
     length: int

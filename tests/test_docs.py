@@ -1,0 +1,144 @@
+"""The documentation: that nothing public is missing, and that it builds."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import uringfile
+import uringfile.aiofiles
+import uringfile.logging
+import uringfile.os
+import uringfile.tempfile
+from uringfile import _engine, _ospath
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def documented() -> list[str]:
+    pages = (DOCS / "reference").glob("*.md")
+    return [name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)]
+
+
+def named(name: str) -> Any:
+    thing: Any = uringfile
+    for part in name.split(".")[1:]:
+        thing = getattr(thing, part)
+    return thing
+
+
+def names(module: ModuleType, prefix: str) -> set[str]:
+    return {f"{prefix}.{name}" for name in module.__all__}
+
+
+def test_the_reference_has_every_public_name_once() -> None:
+    of_path = {*_ospath.__all__}
+    public = names(uringfile, "uringfile")
+    public |= {n for n in names(uringfile.os, "uringfile.os") if n.split(".")[-1] not in of_path}
+    public |= names(_ospath, "uringfile.os.path")
+    public |= names(uringfile.tempfile, "uringfile.tempfile")
+    public |= names(uringfile.logging, "uringfile.logging")
+    public |= {"uringfile.aiofiles.open", "uringfile.aiofiles.install"}
+    found = documented()
+    assert len(found) == len(set(found))
+    assert {*found} == public - {"uringfile.os.path"}
+
+
+def test_what_is_documented_has_docstrings() -> None:
+    for name in documented():
+        assert named(name).__doc__, name
+
+
+def test_the_names_of_the_drop_in_are_told() -> None:
+    text = (DOCS / "reference" / "aiofiles.md").read_text()
+    for name in uringfile.aiofiles.__all__:
+        assert f"`{name}`" in text, name
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text()
+    pages = [str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")]
+    assert [page for page in pages if f": {page}\n" not in text] == []
+
+
+def test_files_that_the_texts_name_exist() -> None:
+    places = (ROOT, ROOT / "src" / "uringfile", ROOT / "csrc", ROOT / "tests")
+    for page in [ROOT / "CONTRIBUTING.md", DOCS / "how-it-works.md"]:
+        for name in re.findall(r"`([\w./-]+\.(?:py|c|h|md|yml))`", page.read_text()):
+            if name != "my_program.py":
+                assert any((place / name).exists() for place in places), (page.name, name)
+
+
+def test_the_operations_are_the_contracts() -> None:
+    """Of the recipe for a new operation: what every operation has beside its number."""
+    contract = (ROOT / "csrc" / "engine_api.h").read_text()
+    comment = contract.partition("/*\n * Operations")[2].partition("*/")[0]
+    ring = (ROOT / "csrc" / "engine_uring.c").read_text()
+    for name in _engine.OPCODE_NAMES:
+        assert name.upper() in comment, name
+        assert f"[UF_{name.upper()}] = " in ring, name
+    for name in re.findall(r"^\tUF_([A-Z_]+),", contract.partition("enum uf_opcode")[2], re.M):
+        assert getattr(_engine, name) == _engine.OPCODE_NAMES.index(name.lower())
+        if name == _engine.OPCODE_NAMES[-1].upper():
+            break
+
+
+# Of the library's own use; and what is the standard module's.
+NOT_TOLD = {
+    "AIOFile": {"as_written", "close_at_once", "detach", "open_at_once", "read_cached_rest"},
+    "FileHandler": {"createLock", "handle"},
+    "RotatingFileHandler": {"createLock", "handle"},
+}
+
+
+def members() -> set[str]:
+    """The public methods and properties of the classes that are documented."""
+    found = set()
+    for name in documented():
+        thing = named(name)
+        for member in dir(thing) if isinstance(thing, type) else ():
+            owner = next(base for base in thing.__mro__ if member in vars(base))
+            if (
+                not member.startswith("_")
+                and owner.__module__.startswith("uringfile")
+                and not getattr(vars(owner)[member], "__isabstractmethod__", False)
+                and member not in NOT_TOLD.get(thing.__name__, ())
+            ):
+                found.add(f"{name}.{member}")
+    return found
+
+
+@pytest.mark.timeout(120)
+def test_it_builds_strictly(tmp_path: Path) -> None:
+    packages = (
+        "mkdocs",
+        "material",
+        "mkdocstrings",
+        "griffe_sphinx",
+        "griffe_inherited_docstrings",
+    )
+    if missing := [name for name in packages if find_spec(name) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)} (the extra docs)")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = [page.read_text() for page in tmp_path.rglob("*.html")]
+    assert len(pages) > 25
+    told = {name for text in pages for name in re.findall(r' id="(uringfile\.[\w.]+)"', text)}
+    assert members() - told == set()
+    for text in pages:  # a reader's browser asks nobody else for anything
+        assert not re.search(r'<(script|link|img|iframe)[^>]* (src|href)="(https?:)?//', text)
