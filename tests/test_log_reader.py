@@ -421,6 +421,8 @@ def test_follow_a_file_that_is_not_there_yet(
 
     async def main() -> None:
         async with LogReader(path, offset=100, engine=engine, **watching) as reader:
+            with pytest.raises(ClosedFileError):
+                reader.fileno()
             assert await after(reader, path.touch, append(path, b"one\n")) == b"one\n"
             assert reader.offset == 4
 
@@ -507,6 +509,7 @@ def test_rotations(tmp_path: Path, engine: str, watching: dict[str, Any], rotati
                 step = [lambda i=i: rotate(b"%d\n%d\n" % (i, i))]
                 assert await after(reader, *step) == b"%d\n" % i
                 assert await anext(reader) == b"%d\n" % i
+                assert os.path.samestat(os.fstat(reader.fileno()), path.stat())
 
     before = open_fds()
     run(main())

@@ -182,6 +182,13 @@ class LogReader:
         elif file is not None:
             await file.close()
 
+    def fileno(self) -> int:
+        """The descriptor of the file that the last record came from; it is the reader's, and
+        another one after a rotation. Raises ``ClosedFileError`` when there is none."""
+        if self._file is None:
+            raise ClosedFileError(f"{self.path!r} is not open")
+        return self._file.fileno()
+
     async def __aenter__(self) -> LogReader:
         await self.open()
         return self
