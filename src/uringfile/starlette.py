@@ -53,6 +53,7 @@ class FileResponse(_FileResponse):
     opened, before anything is sent.
     """
 
+    #: How many bytes of the file are read at a time.
     chunk_size = 256 * 1024
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
