@@ -21,7 +21,8 @@ SQPOLL_VARIABLE = "URINGFILE_SQPOLL_MS"
 
 #: How reads ask the page cache before they are submitted: ``preadv2`` (the default), ``ring``
 #: (``uf_read_on_ring`` in csrc/engine_api.h; with POSIX AIO it means preadv2), or ``off``.
-#: Lone cached reads of 4 KiB: ring 0.76 of preadv2's rate, off 0.16 (README).
+#: Lone cached reads of 4 KiB: ring 0.76 of preadv2's rate, off 0.16
+#: (docs/guide/debugging.md).
 INLINE_VARIABLE = "URINGFILE_INLINE"
 
 
