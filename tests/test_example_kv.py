@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import importlib.util
 import os
 import random
 import signal
@@ -19,23 +18,12 @@ from typing import Any
 
 import pytest
 from conftest import open_fds, run
+from example_programs import EXAMPLES, load, run_command
 
 from uringfile import ClosedFileError, CorruptLogError, LogReader, LogWriter
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "kv.py"
-
-
-def load_example() -> Any:
-    spec = importlib.util.spec_from_file_location("kv", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["kv"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-kv = load_example()
+EXAMPLE = EXAMPLES / "kv.py"
+kv = load("kv")
 
 
 @pytest.fixture
@@ -524,14 +512,7 @@ def test_compaction_does_not_copy_damage(path: Path) -> None:
 
 
 def command(path: Path, *args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLE), str(path), *args],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_command("kv", path, *args, stdin=stdin)
 
 
 def test_the_command(path: Path) -> None:
