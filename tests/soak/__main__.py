@@ -42,7 +42,8 @@ _FILE_LIMIT = 300_000
 # main thread, which does next to nothing, did not get the processor.
 MOST_DELAY = 1.0
 
-# A worker that ends no round in so many seconds is stuck.
+# A worker that ends no round in so many seconds is stuck; the time is added in which the main
+# thread did not get the processor.
 MOST_SILENCE = 60.0
 
 
@@ -172,7 +173,7 @@ def watch(threads: list[Thread], faults: Faults, pace: Pace, seconds: float) -> 
         elif grown := held.beyond(usual):
             failure = "grown: " + grown
         for thread in threads:
-            if stuck := thread.soak.stuck(MOST_SILENCE):
+            if stuck := thread.soak.stuck(MOST_SILENCE + noise):
                 failure = f"{thread.name}: {stuck}\n{thread.pending()}"
             if thread.failure or not thread.is_alive():
                 failure = f"{thread.name}: {thread.failure or 'ended early'}"
