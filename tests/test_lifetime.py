@@ -295,11 +295,11 @@ from uringfile._native_engine import pin
 class Frame: "stands for one that a traceback keeps"
 
 for i in range(50):
-    view = memoryview(bytearray(10))  # older than what refers to it, and so cleared first
-    frame = Frame()
+    pinned = pin(memoryview(bytearray(10)), writable=True)
+    frame = Frame()  # younger than all that was made for the pin, which is so cleared first
     frame.itself = frame
-    frame.pinned = pin(view, writable=True)
-    del frame, view
+    frame.pinned = pinned
+    del frame, pinned
     gc.collect()
 """
 
@@ -545,8 +545,9 @@ async def test_cancelled_opens_leak_nothing(data: Path, engine: Any) -> None:
     await (await AIOFile(data, engine=engine)).close()
     before = open_fds()
     for steps in range(6):
-        for _ in range(10):
-            f = AIOFile(data, "rb", engine=engine)
+        for i in range(10):
+            # What is cached is opened at once, unless the mode might make the file.
+            f = AIOFile(data, "ab" if i % 2 else "rb", engine=engine)
             task = asyncio.ensure_future(f.open())
             for _ in range(steps):
                 await asyncio.sleep(0)
