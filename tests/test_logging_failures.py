@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check
+from conftest import check, run_python
 from test_logging import Errors, wait_until
 
 from uringfile import _backlog, _linefile
@@ -394,3 +394,19 @@ def test_a_failing_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pause: 
     assert (tmp_path / "log").read_text() == "one\ntwo\nthree\n"
     assert handler.dropped == 0
     assert handler.stream is None
+
+
+def test_a_handler_that_could_not_open_its_file(tmp_path: Path) -> None:
+    """Its error keeps it alive to the end of the interpreter, and over a fork."""
+    code = """
+import os, sys
+from uringfile.logging import FileHandler
+try:
+    FileHandler(sys.argv[1])
+except FileNotFoundError as error:
+    kept = error
+if os.fork():
+    os.wait()
+"""
+    done = run_python(code, str(tmp_path / "missing" / "log"))
+    assert (done.returncode, done.stderr) == (0, "")

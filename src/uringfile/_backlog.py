@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 Overflow = Literal["block", "drop", "raise"]
 
@@ -93,8 +93,8 @@ class Backlog:
         self.failing = False
         #: ``wake`` writes in its caller's thread.
         self.ended = False
-        #: Held by whoever writes; reentrant. The owner sets it.
-        self.lock: Lock
+        #: Held by whoever writes; reentrant. The owner puts its own in this place.
+        self.lock = cast(Lock, threading.RLock())
         self._overflow = overflow
         # Weak, so that a handler which nobody uses any more is not kept by its thread.
         self._owner = weakref.ref(owner)

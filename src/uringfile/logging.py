@@ -196,7 +196,7 @@ class FileHandler(logging.FileHandler):
 
     def __del__(self) -> None:
         backlog: Backlog | None = getattr(self, "_backlog", None)
-        if backlog is not None and hasattr(backlog, "lock"):
+        if backlog is not None:
             backlog.end()
             self._write_or_lose()
 
