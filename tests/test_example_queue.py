@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import open_fds, run
+from conftest import count, open_fds, run
 from example_programs import EXAMPLES, load, run_command
+from rigs import rig
+from test_log_crash import POWER_CUTS, why_no_power_cut
 
 durable_queue = load("durable_queue")
 
@@ -304,6 +306,67 @@ def parse(data: bytes) -> tuple[int, int]:
     task, number = data.split()[:2]
     assert data == b"%s %s " % (task, number) * 20
     return int(task), int(number)
+
+
+# ---- power ---------------------------------------------------------------------------------
+
+# Puts, and takes out what is some items old, so that segments come and go.
+POWER_WRITER = f"""
+import asyncio, sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+from durable_queue import Queue
+
+async def main():
+    async with Queue(sys.argv[1] + "/queue", segment_size=6000) as queue:
+        for n in range(0, 120, 2):
+            await asyncio.gather(*[queue.put(b"%08d:%s" % (i, b"x" * 600)) for i in (n, n + 1)])
+            print("ACK", n + 1, flush=True)
+            if n >= 6:
+                for item in [await queue.get(), await queue.get()]:
+                    await queue.ack(item)
+
+asyncio.run(main())
+"""
+
+POWER_CHECKER = f"""
+import asyncio, sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+from durable_queue import Queue
+
+async def main(path, last):
+    async with Queue(path, segment_size=6000) as queue:
+        await queue.put(b"new")
+        found = []
+        while (item := await queue.get_now()) is not None:
+            found.append(item.data)
+    assert found.pop() == b"new"
+    numbers = [int(data[:8]) for data in found]
+    assert numbers == list(range(last + 1))[numbers[0] if numbers else 0:] + [
+        n for n in numbers if n > last
+    ], (numbers, last)
+    assert numbers or last < 0
+
+asyncio.run(main(sys.argv[1] + "/queue", int(sys.argv[2])))
+"""
+
+
+@pytest.mark.timeout(max(120, 60 * POWER_CUTS))
+def test_no_power_cut_loses_an_item(tmp_path: Path) -> None:
+    """Nor does the cursor go beyond what is left of the log, so that new items are missed."""
+    count("io_uring")
+    rig("power cuts", why_no_power_cut("ext4"))
+    (tmp_path / "writer.py").write_text(POWER_WRITER)
+    (tmp_path / "checker.py").write_text(POWER_CHECKER)
+    power_cut = Path(__file__).parent / "power_cut.py"
+    files = (tmp_path / "writer.py", tmp_path / "checker.py")
+    done = subprocess.run(
+        [sys.executable, power_cut, "ext4", *files, "--points", str(POWER_CUTS)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 lost" in done.stdout
 
 
 # ---- the command -----------------------------------------------------------------------
