@@ -177,6 +177,14 @@ def test_a_pool_is_measured_beside_other_memory(tmp_path: Path) -> None:
     ]
 
 
+def test_the_parts_of_a_batch_are_measured_beside_pread(tmp_path: Path) -> None:
+    options = ["--rounds", "1", "--size", "1", "--dir", tmp_path]
+    lines = _python("-m", "benchmarks.batch_parts", *options).splitlines()
+    assert len(lines) == 5
+    assert all(float(line.split(" ns")[0].split()[-1]) > 0 for line in lines)
+    assert lines[0].endswith("x os.pread 1.00 (1.00 to 1.00)")
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_registered_buffers_and_files_are_measured(tmp_path: Path) -> None:
     options = ["--rounds", "1", "--seconds", "0.01", "--size", "4", "--dir", tmp_path]
