@@ -132,6 +132,8 @@ LAYERS = [
     {"_atomic"},
     {"_bench"},
     {"aiofiles"},
+    {"__init__"},
+    {"_commands"},
 ]
 
 PURE = {
@@ -159,10 +161,15 @@ def imports_of(path: Path) -> set[str]:
     found = set()
     for node in ast.parse(path.read_text()).body:  # not what stands under TYPE_CHECKING
         if isinstance(node, ast.ImportFrom) and node.module == "uringfile":
-            found |= {alias.name for alias in node.names}
+            names = {alias.name for alias in node.names}
+            found |= {name if _is_module(name) else "__init__" for name in names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("uringfile."):
             found.add((node.module or "").split(".")[1])
     return found
+
+
+def _is_module(name: str) -> bool:
+    return (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()
 
 
 def test_imports_point_downwards() -> None:

@@ -24,14 +24,20 @@ class Bar:
             self._bar.update(steps)
 
 
+def bar_class() -> Any:
+    """``tqdm``, or ``None`` where there is no terminal or no tqdm."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return None
+    try:
+        return importlib.import_module("tqdm").tqdm
+    except ImportError:
+        return None
+
+
 @contextmanager
 def bar(steps: int) -> Iterator[Bar]:
-    if not sys.stderr.isatty():
-        yield Bar(None)
-        return
-    try:
-        tqdm = importlib.import_module("tqdm").tqdm
-    except ImportError:
+    tqdm = bar_class()
+    if tqdm is None:
         yield Bar(None)
         return
     layout = "{desc:<34.34} {bar} {n_fmt}/{total_fmt} [{elapsed}]"
