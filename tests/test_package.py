@@ -90,7 +90,7 @@ LAYERS = [
         "_kernel",
         "_poll",
     },
-    {"_cookie", "_newlines", "_window", "_background", "_rotation", "_frames_search"},
+    {"_cookie", "_newlines", "_window", "_background", "_executor", "_rotation", "_frames_search"},
     {"_backlog", "_linefile"},
     {"logging"},
     {"_logdamage", "_logbatch", "_logpolicy"},

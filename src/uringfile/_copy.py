@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
+from uringfile._executor import call_in_thread
 from uringfile._loop import running_driver
 from uringfile._native_engine import copy_data, fd_is_local, new_scratch
 from uringfile._settle import settle
@@ -73,7 +74,7 @@ async def copyfile(
     if progress is not None:
         copy.report = lambda *amounts: driver.loop.call_soon_threadsafe(progress, *amounts)
     driver.in_threads += 1
-    work = driver.loop.run_in_executor(None, copy.run)
+    work = call_in_thread(driver.loop, copy.run)
     try:
         await asyncio.shield(work)
     except asyncio.CancelledError:

@@ -39,10 +39,11 @@ class Duplicates(Descriptor):
 
     def __init__(self, numbers: list[int | None]) -> None:
         super().__init__(_AT_FDCWD if numbers[0] is None else numbers[0])
-        self._numbers = numbers
+        self._numbers = [*numbers]
 
     def _close(self) -> None:
-        for number in self._numbers:
+        while self._numbers:  # once
+            number = self._numbers.pop()
             if number is not None and number >= 0:
                 with contextlib.suppress(OSError):
                     os.close(number)
@@ -170,17 +171,24 @@ async def on_two_paths(
 async def on_duplicates(function: Callable[..., Any], fds: list[int], *args: Any) -> Any:
     """``function(*fds, *args)`` in a thread, which works on duplicates of the descriptors."""
     driver = running_driver()
-    _, numbers = lease(*fds)
-    call = partial(function, *numbers, *args)
-    return await in_thread(driver, NO_DESCRIPTOR, _call_and_close, call, numbers)
+    held, numbers = lease(*fds)
+    return await _call_and_close(driver, partial(function, *numbers, *args), held)
 
 
-def _call_and_close(call: Callable[[], Any], numbers: list[int | None]) -> Any:
+async def _call_and_close(driver: Driver, call: Callable[[], Any], held: Descriptor) -> Any:
+    try:
+        return await in_thread(driver, NO_DESCRIPTOR, _make_and_close, call, held)
+    except RuntimeError:  # no thread: the call is never made
+        held.close_when_idle()
+        raise
+
+
+def _make_and_close(call: Callable[[], Any], held: Descriptor) -> Any:
     """Not on the loop's thread: over a network close(2) waits for the server."""
     try:
         return call()
     finally:
-        Duplicates(numbers).close_when_idle()
+        held.close_when_idle()
 
 
 async def on_executor(
@@ -190,14 +198,14 @@ async def on_executor(
     descriptor; the thread works on a duplicate of it."""
     driver = running_driver()
     number = path if isinstance(path, int) else None
-    _, numbers = lease(number, options.get("dir_fd"))
+    held, numbers = lease(number, options.get("dir_fd"))
     if numbers[0] == -1:
         raise failure(-errno.EBADF, number)
     if numbers[1] is not None:
         options["dir_fd"] = numbers[1]
     call = partial(function, path if number is None else numbers[0], *args, **options)
     try:
-        return await in_thread(driver, NO_DESCRIPTOR, _call_and_close, call, numbers)
+        return await _call_and_close(driver, call, held)
     except OSError as error:
         if number is not None and isinstance(error.filename, int):
             error.filename = number

@@ -12,6 +12,7 @@ from typing import Any
 from uringfile._driver import Driver, raise_for
 from uringfile._engine import ASYNC, CLOSE, OPENAT
 from uringfile._errors import Filename
+from uringfile._executor import call_in_thread
 from uringfile._fd import Descriptor, NoDescriptor
 from uringfile._native_engine import Identity, LocalMounts, fd_is_local
 
@@ -42,7 +43,7 @@ def close_orphan(result: int) -> None:
     if result < 0:
         return
     try:
-        asyncio.get_running_loop().run_in_executor(None, _close_quietly, result)
+        call_in_thread(asyncio.get_running_loop(), _close_quietly, result)
     except RuntimeError:  # no loop, or its executor has ended
         _close_quietly(result)
 
@@ -95,7 +96,7 @@ async def close_descriptor(
     else:
         try:
             await in_thread(driver, NO_DESCRIPTOR, _close, fds, filename)
-        except RuntimeError:  # the executor has been shut down
+        except RuntimeError:  # the executor has been shut down, or has no thread left
             _close(fds, filename)
 
 
@@ -156,7 +157,7 @@ async def in_thread(
     ``on_orphan`` gets the result when the caller is gone.
     """
     driver.in_threads += 1
-    future = driver.loop.run_in_executor(None, function, *args)
+    future = call_in_thread(driver.loop, function, *args)
     holds.holders += 1
     orphaned = False
 
