@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, count, open_fds, run
+from conftest import check, count, open_fds, run, run_python
 from fake_engine import FakeEngine
 from test_driver import driver, fake, open_on_fake, turns  # noqa: F401  (fixtures)
 
@@ -195,7 +195,9 @@ for driver in list(d.drivers):
     driver.close()
     assert not driver.alive
 """
-    check(code, engine, PYTHONWARNINGS="ignore")
+    done = run_python(code, engine, PYTHONWARNINGS="ignore")
+    assert done.returncode == 0, done.stderr
+    assert "Event loop is closed" not in done.stderr
 
 
 async def test_an_executor_that_is_shut_down(tmp_path: Path) -> None:
@@ -424,8 +426,17 @@ async def test_the_end_of_the_offsets(data: Path, engine: Any) -> None:
 
 def test_interpreter_exit_ends_the_engines(engine: Any) -> None:
     code = """
-import asyncio, atexit, os, sys, uringfile
-from uringfile import _ending, _inflight
+import atexit
+
+def end():
+    assert not driver.alive
+    assert driver.engine.submit(0, 0, b"", 0, 0, 1) == -108, "destroyed"
+    print("ended", len(_inflight._immortal))
+
+atexit.register(end)  # before the library's own, and so called after it
+
+import asyncio, os, sys, uringfile
+from uringfile import _inflight
 ends = os.pipe()
 loop = asyncio.new_event_loop()
 async def main():
@@ -435,14 +446,6 @@ async def main():
     return f
 f = loop.run_until_complete(main())
 driver = f._driver
-real = _ending._end_all
-atexit.unregister(real)
-def end():
-    real()
-    assert not driver.alive
-    assert driver.engine.submit(0, 0, b"", 0, 0, 1) == -108, "destroyed"
-    print("ended", len(_inflight._immortal))
-atexit.register(end)
 """
     expected = "ended 1" if engine == "posix_aio" else "ended 0"
     assert expected in check(code, engine, PYTHONWARNINGS="ignore")

@@ -554,6 +554,21 @@ def test_what_does_not_stop_is_leaked_and_reported(
     assert alive() is not None
 
 
+def test_nobody_is_woken_when_the_loop_is_closed(fake: FakeEngine) -> None:
+    loop = asyncio.new_event_loop()
+    driver = Driver(loop, fake, None)
+    descriptor = Descriptor(99)
+    driver.start(READ, descriptor, b"x" * 8, 8)
+    waiting = loop.create_task(descriptor.idle())  # as close() does
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.run_until_complete(turns())
+    fake.cancel_done(fake.pending()[0].token)
+    loop.close()
+    driver.close()  # whose callbacks would be refused
+    assert descriptor.holders == 0
+    assert fake.destroyed
+
+
 def test_the_end_of_what_is_queued(fake: FakeEngine) -> None:
     """What was to be closed is closed; what holds a descriptor lets go of it."""
     loop = asyncio.new_event_loop()

@@ -1,0 +1,29 @@
+"""The mutations can be made, and their tests exist (mutations.py runs them)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from mutations import MUTATIONS, ROOT, Mutation
+
+if not (ROOT / "src").is_dir() or not (ROOT / "csrc").is_dir():
+    pytest.skip("the sources are not here", allow_module_level=True)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
+def test_what_it_takes_out_is_there(mutation: Mutation) -> None:
+    for file, old, new in mutation.edits():
+        assert (ROOT / file).read_text().count(old) == 1
+        assert old != new
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
+def test_its_tests_exist(mutation: Mutation) -> None:
+    assert mutation.tests
+    for name in mutation.tests:
+        file, _, function = name.partition("::")
+        tree = ast.parse((Path(__file__).parent / file).read_text())
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+        assert function in {node.name for node in tree.body if isinstance(node, kinds)}
