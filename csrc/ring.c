@@ -81,7 +81,8 @@ static void point_into(struct uf_ring *ring, const struct io_uring_params *param
 	ring->sq_mask = params->sq_entries - 1;
 	ring->kcq_head = at(rings, params->cq_off.head);
 	ring->kcq_tail = at(rings, params->cq_off.tail);
-	ring->kcq_flags = at(rings, params->cq_off.flags);
+	if (params->cq_off.flags)
+		ring->kcq_flags = at(rings, params->cq_off.flags);
 	ring->cq_mask = params->cq_entries - 1;
 	ring->cqes = at(rings, params->cq_off.cqes);
 	for (unsigned i = 0; i < params->sq_entries; i++)
@@ -194,6 +195,12 @@ static int hand_to_thread(struct uf_ring *ring)
 	return ret < 0 ? ret : 0;
 }
 
+static void set_cq_flags(struct uf_ring *ring, unsigned flags)
+{
+	if (ring->kcq_flags)
+		__atomic_store_n(ring->kcq_flags, flags, __ATOMIC_RELAXED);
+}
+
 int uf_ring_submit(struct uf_ring *ring)
 {
 	unsigned staged = uf_ring_staged(ring);
@@ -208,7 +215,7 @@ int uf_ring_submit(struct uf_ring *ring)
 	__atomic_store_n(ring->ksq_tail, ring->sq_tail, __ATOMIC_RELEASE);
 	/* What completes during the call is seen by the caller's own look at the
 	 * queue, so the eventfd need not be signalled for it. */
-	__atomic_store_n(ring->kcq_flags, IORING_CQ_EVENTFD_DISABLED, __ATOMIC_RELAXED);
+	set_cq_flags(ring, IORING_CQ_EVENTFD_DISABLED);
 	while (staged) {
 		ret = sys_enter(ring->fd, staged, 0);
 		if (ret == -EINTR && --tries)
@@ -217,7 +224,7 @@ int uf_ring_submit(struct uf_ring *ring)
 			break;
 		staged = uf_ring_staged(ring);
 	}
-	__atomic_store_n(ring->kcq_flags, 0, __ATOMIC_RELAXED);
+	set_cq_flags(ring, 0);
 	/* Full fence, with the kernel's own between posting a cqe and reading
 	 * cq_flags: either it sees the flag cleared and signals, or the caller's
 	 * look at the completion queue sees the cqe. */

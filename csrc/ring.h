@@ -24,7 +24,7 @@ struct uf_ring {
 
 	unsigned *kcq_head;
 	unsigned *kcq_tail;
-	unsigned *kcq_flags;
+	unsigned *kcq_flags; /* NULL before Linux 5.8 */
 	unsigned cq_mask;
 	struct io_uring_cqe *cqes;
 
