@@ -68,8 +68,8 @@ MUTATIONS = [
     Mutation(
         "an address within pinned memory keeps the pin",
         "src/uringfile/_native_engine.py",
-        "    return ffi.gc(pinned + start, lambda _: pinned)  # the closure keeps it\n",
-        "    return pinned + start\n",
+        "    return ffi.gc(pinned + start, lambda _: pinned)",
+        "    return pinned + start",
         ["test_lifetime.py::test_a_pinned_memoryview_keeps_what_it_shows"],
     ),
     Mutation(
@@ -209,8 +209,8 @@ MUTATIONS = [
     Mutation(
         "a close whose task is cancelled before its first step closes",
         "src/uringfile/_openfile.py",
-        "        elif not self._releasing:  # the loop has ended before its first step\n",
-        "        elif False:\n",
+        "        elif not self._releasing:",
+        "        elif False:",
         ["test_closing.py::test_the_loop_ends_when_a_close_has_just_begun"],
     ),
     Mutation(
@@ -223,8 +223,8 @@ MUTATIONS = [
     Mutation(
         "a file is closed also where no thread starts any more",
         "src/uringfile/_open.py",
-        "        except RuntimeError:  # the executor has been shut down\n",
-        "        except ZeroDivisionError:\n",
+        "        except RuntimeError:",
+        "        except ZeroDivisionError:",
         ["test_closing.py::test_an_executor_that_is_shut_down"],
     ),
     Mutation(
@@ -256,8 +256,8 @@ MUTATIONS = [
             ),
             (
                 "src/uringfile/_openfile.py",
-                "        elif not self._releasing:  # the loop has ended before its first step\n",
-                "        elif False:\n",
+                "        elif not self._releasing:",
+                "        elif False:",
             ),
         ],
     ),
@@ -394,6 +394,13 @@ MUTATIONS = [
             "test_lifetime.py::test_fork_in_use",
             "test_scenarios_process.py::test_fork_with_reads_that_hang_on_both_sides",
         ],
+    ),
+    Mutation(
+        "a child has no pages of its parent's ring",
+        "csrc/ring.c",
+        "\tif (uf_fault(UF_FAULT_MMAP) || madvise(p, size, MADV_DONTFORK)) {\n",
+        "\tif (uf_fault(UF_FAULT_MMAP)) {\n",
+        ["test_contract.py::test_8_a_forked_child_cannot_touch_the_ring"],
     ),
     # ---- fairness ----
     Mutation(
