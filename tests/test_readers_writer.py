@@ -244,3 +244,15 @@ async def test_writer_on_a_closed_file(tmp_path: Path, engine: Any) -> None:
         writer = Writer(f)
     with pytest.raises(ValueError, match="not open"):
         await writer(b"x")
+
+
+@pytest.mark.skipif(
+    not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12"
+)
+async def test_a_writer_whose_task_ends_at_once(tmp_path: Path, engine: Any) -> None:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    async with AIOFile(tmp_path / "f", "wb+", engine=engine) as f:
+        write = Writer(f)
+        for data in (b"", b"ab", b"", b"c"):
+            await asyncio.wait_for(write(data), 20)
+        assert await f.read() == b"abc"

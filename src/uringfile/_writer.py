@@ -36,7 +36,8 @@ class Writer:
         self._offset = offset
         self._end = offset  # behind the last record that was given to us
         self._records: deque[_Record] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._writing = False
+        self._task: asyncio.Task[None] | None = None  # the loop does not keep it
 
     async def __call__(self, data: bytes | bytearray | memoryview | str) -> int:
         """Write one record; returns the offset behind it when it is in the file.
@@ -56,7 +57,8 @@ class Writer:
         record = _Record(data, loop.create_future())
         self._records.append(record)
         self._end += len(data)
-        if self._task is None:
+        if not self._writing:
+            self._writing = True  # an eager task may end before there is a name for it
             self._task = loop.create_task(self._write_records())
         return await record.written
 
@@ -65,7 +67,7 @@ class Writer:
             while self._records:
                 await self._write_batch(self._take_batch())
         finally:
-            self._task = None
+            self._writing = False
             for record in self._records:  # the loop is ending
                 record.written.cancel()
             self._records.clear()
