@@ -566,6 +566,27 @@ async def test_damage_in_a_framed_log_is_not_cut(path: Path, engine: Any) -> Non
     assert path.read_bytes() == whole[: ends[6]]
 
 
+async def test_opening_asks_the_file_system_in_no_loops_thread(
+    path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow one, or one that hangs, would hold up the loop."""
+    asking = set()
+
+    def watched(function: Any) -> Any:
+        def ask(*args: Any, **options: Any) -> Any:
+            asking.add(threading.get_ident())
+            return function(*args, **options)
+
+        return ask
+
+    for name in ("stat", "lstat", "readlink", "open", "fstat"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    async with LogWriter(path, engine=engine) as log:
+        await log.append(b"one\n")
+    assert asking
+    assert threading.get_ident() not in asking
+
+
 # ---- its benchmarks ---
 
 

@@ -21,6 +21,7 @@ from uringfile._logdirect import STEP
 from uringfile._logopen import open_log
 from uringfile._logpolicy import Policy, Shape, SyncPolicy, TornLine
 from uringfile._loop import running_driver
+from uringfile._open import NO_DESCRIPTOR, in_thread
 
 Record = bytes | bytearray | memoryview | str
 
@@ -240,7 +241,8 @@ class LogWriter(GroupCommit):
             if self._is_open:
                 return None
             driver = running_driver(self._engine)
-            self._begin(await open_log(driver, os.path.realpath(self._path), self._shape))
+            path = await in_thread(driver, NO_DESCRIPTOR, os.path.realpath, self._path)
+            self._begin(await open_log(driver, path, self._shape))
             self._is_open = True
             _open_logs.add(self)
             return self._file.descriptor.fd
