@@ -39,7 +39,7 @@ def mounted(work: Path, seconds: float) -> Iterator[Path]:
             yield mount
         finally:
             subprocess.run(["fusermount3", "-u", "-z", str(mount)], check=False)
-            server.terminate()
+            server.kill()
             server.communicate()
 
 
@@ -106,7 +106,10 @@ def serve(back: str, mount: str, seconds: float) -> None:
         release = slowly(lambda path, fh: os.close(int(fh)) or 0)
         statfs = slowly(capacity)
 
-    fuse.FUSE(Slow(), mount, foreground=True, nothreads=False)
+    try:  # by default it answers ten at a time
+        fuse.FUSE(Slow(), mount, foreground=True, nothreads=False, max_threads=64)
+    except RuntimeError:  # libfuse before 3.12
+        fuse.FUSE(Slow(), mount, foreground=True, nothreads=False)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import operator
 import os
 from collections.abc import Callable
 from functools import partial
@@ -68,12 +69,22 @@ def lease(*fds: int | None) -> tuple[Descriptor, list[int | None]]:
 
 
 def _duplicate(fd: int) -> int:
+    if fd == _AT_FDCWD:  # no descriptor, but a directory to the kernel
+        return fd
     try:
         return os.dup(fd)
     except OSError as error:
         if error.errno != errno.EBADF:
             raise
         return -1
+
+
+def as_descriptor(fd: Any) -> int:
+    """The number. Raises ``TypeError`` and ``OverflowError``."""
+    number = operator.index(fd)
+    if not -(2**31) <= number < 2**31:
+        raise OverflowError(f"a descriptor is a C int, which {number} is not")
+    return number
 
 
 def encoded(path: StrOrBytesPath) -> bytes:
@@ -199,11 +210,12 @@ async def on_executor(
     driver = running_driver()
     number = path if isinstance(path, int) else None
     held, numbers = lease(number, options.get("dir_fd"))
-    if numbers[0] == -1:
-        raise failure(-errno.EBADF, number)
     if numbers[1] is not None:
         options["dir_fd"] = numbers[1]
-    call = partial(function, path if number is None else numbers[0], *args, **options)
+    if number is not None:
+        # -1 means the current directory to some functions of os, and nothing to others.
+        path = -2 if numbers[0] == -1 else numbers[0]
+    call = partial(function, path, *args, **options)
     try:
         return await _call_and_close(driver, call, held)
     except OSError as error:

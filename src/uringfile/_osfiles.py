@@ -26,6 +26,7 @@ from uringfile._loop import running_driver
 from uringfile._names import (
     FileDescriptorOrPath,
     StrOrBytesPath,
+    as_descriptor,
     encoded,
     failure,
     lease,
@@ -84,6 +85,7 @@ async def open(
 
 async def close(fd: int) -> None:
     """close(2). The descriptor is closed in any case, also if this is cancelled."""
+    fd = as_descriptor(fd)
     await close_descriptor(running_driver(), Descriptor(fd), fd, at_once=False)
 
 
@@ -213,12 +215,12 @@ async def _perform_on(fd: int, opcode: int, length: int, offset: int) -> None:
 
 async def readlink(path: StrOrBytesPath, *, dir_fd: int | None = None) -> str | bytes:
     """readlink(2), in a thread."""
-    found: str | bytes = await on_executor(os.readlink, path, dir_fd=dir_fd)
+    found: str | bytes = await on_executor(os.readlink, os.fspath(path), dir_fd=dir_fd)
     return found
 
 
 async def access(
-    path: FileDescriptorOrPath,
+    path: StrOrBytesPath,
     mode: int,
     *,
     dir_fd: int | None = None,
@@ -228,7 +230,7 @@ async def access(
     """access(2), in a thread."""
     found: bool = await on_executor(
         os.access,
-        path,
+        os.fspath(path),
         mode,
         dir_fd=dir_fd,
         effective_ids=effective_ids,

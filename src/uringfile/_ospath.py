@@ -9,7 +9,14 @@ from __future__ import annotations
 import os
 import stat as _stat
 
-from uringfile._names import FileDescriptorOrPath, StrOrBytesPath, on_executor, stat_any
+from uringfile._names import (
+    FileDescriptorOrPath,
+    StrOrBytesPath,
+    as_descriptor,
+    on_executor,
+    stat_any,
+    stat_descriptor,
+)
 
 __all__ = [
     "exists",
@@ -43,7 +50,7 @@ async def exists(path: FileDescriptorOrPath) -> bool:
 
 async def lexists(path: StrOrBytesPath) -> bool:
     """Whether there is something at the path, were it a dangling link."""
-    return bool(await _mode(path, False))
+    return bool(await _mode(os.fspath(path), False))
 
 
 async def isfile(path: FileDescriptorOrPath) -> bool:
@@ -58,12 +65,12 @@ async def isdir(path: FileDescriptorOrPath) -> bool:
 
 async def islink(path: StrOrBytesPath) -> bool:
     """Whether there is a symbolic link at the path."""
-    return _stat.S_ISLNK(await _mode(path, False))
+    return _stat.S_ISLNK(await _mode(os.fspath(path), False))
 
 
-async def ismount(path: FileDescriptorOrPath) -> bool:
+async def ismount(path: StrOrBytesPath) -> bool:
     """Whether something is mounted at the path."""
-    return bool(await on_executor(os.path.ismount, path))
+    return bool(await on_executor(os.path.ismount, os.fspath(path)))
 
 
 async def getsize(path: FileDescriptorOrPath) -> int:
@@ -93,10 +100,18 @@ async def samefile(path1: FileDescriptorOrPath, path2: FileDescriptorOrPath) -> 
 
 async def sameopenfile(fd1: int, fd2: int) -> bool:
     """Whether both descriptors are of the same file."""
-    return os.path.samestat(await stat_any(fd1), await stat_any(fd2))
+    return os.path.samestat(await _fstat(fd1), await _fstat(fd2))
+
+
+async def _fstat(fd: int) -> os.stat_result:
+    try:
+        return await stat_descriptor(as_descriptor(fd))
+    except OSError as error:
+        error.filename = None
+        raise
 
 
 async def realpath(path: StrOrBytesPath, *, strict: bool = False) -> str | bytes:
     """The path without symbolic links; with ``strict`` it must exist. In a thread."""
-    found: str | bytes = await on_executor(os.path.realpath, path, strict=strict)
+    found: str | bytes = await on_executor(os.path.realpath, os.fspath(path), strict=strict)
     return found

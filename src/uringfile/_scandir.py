@@ -114,7 +114,7 @@ class _Directory:
             return NO_DESCRIPTOR
         held, (number,) = lease(self._path)
         if number == -1:
-            raise failure(-errno.EBADF, self._path)
+            raise failure(-errno.EBADF)
         self._dir_fd, self._path = self._path, number
         return held
 
