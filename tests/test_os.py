@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import gc
 import os
 import shutil
 import stat
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from cancelling import cancel_everywhere, until
 from conftest import open_fds, run
+from suspensions import cancelled_at_each
 
 import uringfile
 from uringfile import os as aos
@@ -427,6 +429,21 @@ def test_walk_is_directed_by_its_caller(tmp_path: Path) -> None:
 
 
 # ---- cancellation -------------------------------------------------------------------
+
+
+def test_an_error_that_comes_too_late_is_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async def ask() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                await aos.readlink(tmp_path / "missing")
+
+        async for _ in cancelled_at_each(ask):
+            gc.collect()
+
+    run(main())
+    assert not caplog.records
 
 
 async def _scan(path: Path) -> None:

@@ -162,7 +162,9 @@ async def in_thread(
     orphaned = False
 
     def drop_result() -> None:
-        if on_orphan is not None and not future.cancelled() and future.exception() is None:
+        # The exception is asked for in any case: asyncio logs those that nobody has seen.
+        failed = future.cancelled() or future.exception() is not None
+        if on_orphan is not None and not failed:
             on_orphan(future.result())
 
     def finish(_: asyncio.Future[Any]) -> None:
@@ -171,9 +173,12 @@ async def in_thread(
             drop_result()
 
     future.add_done_callback(finish)
+    awaited = asyncio.shield(future)
     try:
-        return await asyncio.shield(future)
+        return await awaited
     except BaseException:  # also a coroutine that is closed instead of cancelled
+        if awaited.done() and not awaited.cancelled():
+            awaited.exception()
         if future.done():
             drop_result()
         else:
