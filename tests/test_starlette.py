@@ -218,6 +218,27 @@ def test_only_a_chunk_is_in_memory(file: Path) -> None:
     run(main())
 
 
+def test_others_have_their_turn_between_two_chunks(file: Path) -> None:
+    class Small(FileResponse):
+        chunk_size = 7000
+
+    async def main() -> None:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(count())
+        await messages(Small(file), a_scope())
+        task.cancel()
+        assert turns >= 99
+
+    run(main())
+
+
 def test_the_server_sends_the_file_if_it_can(file: Path) -> None:
     async def main() -> None:
         scope = {**a_scope(), "extensions": {"http.response.pathsend": {}}}

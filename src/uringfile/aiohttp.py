@@ -16,6 +16,7 @@ not have. Without sendfile (TLS, uvloop, compression) it reads in a thread, too.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pathlib
@@ -155,6 +156,9 @@ class FileResponse(web.FileResponse):
                     raise RuntimeError(f"{file.name!r} is shorter than expected")
                 await writer.write(piece)
                 begin += len(piece)
+                if begin < end:
+                    # Neither a cached read nor a write need suspend: others have their turn.
+                    await asyncio.sleep(0)
         return writer
 
 

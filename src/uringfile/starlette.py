@@ -163,6 +163,8 @@ class FileResponse(_FileResponse):
                 await send(_body(chunk, is_last and position == end))
                 if position == end:
                     break
+                # Neither a cached read nor a send need suspend: others have their turn.
+                await asyncio.sleep(0)
 
 
 def _body(data: bytes, is_last: bool) -> Message:
