@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -234,8 +235,12 @@ class Queue:
                     continue
                 return None
             if is_rotated or not await uringfile.os.path.exists(rotated):
-                return reader
+                break
             await reader.close()  # it got its number in between
+        if os.fstat(reader.fileno()).st_size < place.offset:
+            await reader.close()
+            raise OSError(errno.EIO, "the log ends before the cursor", path)
+        return reader
 
     async def _is_complete(self, number: int) -> bool:
         """Whether the segment has its number, and another file is written. A rotation gives the
