@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
@@ -32,13 +33,13 @@ class DirEntry(Generic[AnyStr]):
 
     __slots__ = ("_dir_fd", "_inode", "_kinds", "_stats", "name", "path")
 
-    def __init__(self, entry: os.DirEntry[AnyStr], dir_fd: int | None) -> None:
+    def __init__(self, entry: Any, dir_fd: int | None) -> None:
         #: The name alone.
         self.name: AnyStr = entry.name
         #: The name behind the path that ``scandir`` was given.
         self.path: AnyStr = entry.path
         self._dir_fd = dir_fd
-        self._inode = entry.inode()
+        self._inode: int = entry.inode()
         self._stats: dict[bool, os.stat_result] = {}
         own = _kind(entry, False)
         self._kinds = {False: own, True: _kind(entry, True) if own == stat.S_IFLNK else own}
@@ -84,7 +85,7 @@ class DirEntry(Generic[AnyStr]):
         return f"<DirEntry {self.name!r}>"
 
 
-def _kind(entry: os.DirEntry[Any], follow_symlinks: bool) -> int | OSError:
+def _kind(entry: Any, follow_symlinks: bool) -> int | OSError:
     """S_IFDIR, S_IFREG, S_IFLNK, 0 for what else there is, or is not; in a thread."""
     try:
         if not follow_symlinks and entry.is_symlink():
@@ -94,6 +95,50 @@ def _kind(entry: os.DirEntry[Any], follow_symlinks: bool) -> int | OSError:
         return stat.S_IFREG if entry.is_file(follow_symlinks=follow_symlinks) else 0
     except OSError as error:
         return error
+
+
+if sys.version_info >= (3, 11):
+
+    def _letting_others_run(entry: os.DirEntry[Any]) -> Any:
+        return entry
+
+else:
+
+    class _letting_others_run:
+        """Before Python 3.11 an os.DirEntry that has to ask the file system, for the kind of a
+        link's target or of what readdir(3) does not tell, keeps all threads waiting
+        (CPython gh-89175)."""
+
+        def __init__(self, entry: os.DirEntry[Any]) -> None:
+            self.name, self.path, self.inode = entry.name, entry.path, entry.inode
+            self._entry = entry
+            self._modes: dict[bool, int] = {}
+
+        def _mode(self, follow_symlinks: bool) -> int | None:
+            """``None`` where it cannot be asked for; the entry may know it all the same."""
+            if follow_symlinks not in self._modes:
+                try:
+                    status = os.stat(self.path, follow_symlinks=follow_symlinks)
+                except OSError as error:
+                    return 0 if isinstance(error, FileNotFoundError) else None
+                self._modes[follow_symlinks] = status.st_mode
+            return self._modes[follow_symlinks]
+
+        def is_symlink(self) -> bool:
+            mode = self._mode(False)
+            return self._entry.is_symlink() if mode is None else stat.S_ISLNK(mode)
+
+        def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+            mode = self._mode(follow_symlinks)
+            if mode is None:
+                return self._entry.is_dir(follow_symlinks=follow_symlinks)
+            return stat.S_ISDIR(mode)
+
+        def is_file(self, *, follow_symlinks: bool = True) -> bool:
+            mode = self._mode(follow_symlinks)
+            if mode is None:
+                return self._entry.is_file(follow_symlinks=follow_symlinks)
+            return stat.S_ISREG(mode)
 
 
 class _Directory:
@@ -125,13 +170,19 @@ class _Directory:
             try:
                 if self._entries is None:
                     self._entries = os.scandir(self._path)
-                group = [DirEntry(entry, self._dir_fd) for entry in islice(self._entries, _GROUP)]
+                group = [self._entry(entry) for entry in islice(self._entries, _GROUP)]
             except BaseException:
                 self._close()
                 raise
             if len(group) < _GROUP:
                 self._close()
             return group
+
+    def _entry(self, entry: Any) -> DirEntry[Any]:
+        # Of a directory that is passed as a descriptor there is no path to the entry, and the
+        # descriptor may have been closed.
+        facts = entry if self._dir_fd is not None else _letting_others_run(entry)
+        return DirEntry(facts, self._dir_fd)
 
     def close(self) -> None:
         with self._lock:
@@ -238,7 +289,7 @@ def _list_for_walk(path: Any, not_a_link: bool) -> tuple[list[Any], list[Any], s
         return None
     dirs, files, links = [], [], set()
     with os.scandir(path) as entries:
-        for entry in entries:
+        for entry in map(_letting_others_run, entries):
             if _asks(entry.is_dir):
                 dirs.append(entry.name)
                 if _asks(entry.is_symlink):
