@@ -7,14 +7,23 @@ does not. Nothing completes before the test calls ``complete`` or ``perform``.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import select
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 from uringfile import _engine
 from uringfile._engine import EngineInfo
+
+
+def _eventfd() -> int:
+    """As os.eventfd does, which PyPy does not have."""
+    fd: int = ctypes.CDLL(None).eventfd(0, os.O_NONBLOCK | os.O_CLOEXEC)
+    assert fd >= 0
+    return fd
 
 
 @dataclass
@@ -42,7 +51,7 @@ class FakeEngine:
     inline = True
 
     def __init__(self, entries: int = 4, capacity: int = 8, opcodes: int = 0x1FF) -> None:
-        self.eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.eventfd = _eventfd()
         self.entries = entries
         self.capacity = capacity
         self.opcodes = opcodes
@@ -84,7 +93,7 @@ class FakeEngine:
         assert not self.destroyed
         if drain:
             with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self.eventfd)
+                os.read(self.eventfd, 8)
         done, self.done = self.done, []
         return [number for pair in done for number in pair]
 
@@ -126,7 +135,7 @@ class FakeEngine:
         operation = self.in_flight.pop(token)
         assert operation.flushed, "completed before it was flushed"
         self.done.append((token, result))
-        os.eventfd_write(self.eventfd, 1)
+        os.write(self.eventfd, (1).to_bytes(8, sys.byteorder))
 
     def perform(self, token: int) -> None:
         """Complete a read, write or sync by doing it."""

@@ -24,6 +24,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
+from uringfile import _kernel
 from uringfile._background import NOTHING_TO_DO, Background, Done
 from uringfile._errors import ClosedFileError, os_error
 from uringfile._file import AIOFile
@@ -221,7 +222,7 @@ class Buffered(FileIOWrapperBase):
             target = self.tell() + offset
         elif whence == os.SEEK_END:
             target = self._end() + offset
-        elif whence in (os.SEEK_DATA, os.SEEK_HOLE):
+        elif whence in (_kernel.SEEK_DATA, _kernel.SEEK_HOLE):
             target = os.lseek(self.file.fileno(), offset, whence)
         else:
             raise ValueError(f"whence value {whence} unsupported")

@@ -205,6 +205,8 @@ def _clone(source: int, target: int) -> bool:
 
 def _copy_range(source: int, target: int) -> int:
     """0: at the end, or not here; some file systems tell 0 for what they cannot copy."""
+    if not hasattr(os, "copy_file_range"):  # PyPy
+        return 0
     try:
         return os.copy_file_range(source, target, _PIECE)
     except OSError as error:

@@ -8,6 +8,13 @@ import resource
 #: Of ``Seccomp:`` in /proc/self/status (proc(5)).
 _SECCOMP_MODES = {"0": "none", "1": "strict", "2": "filter"}
 
+# What the os module of PyPy does not have (asm-generic/fcntl.h, <linux/fs.h>).
+O_ACCMODE: int = getattr(os, "O_ACCMODE", 0o3)
+O_PATH: int = getattr(os, "O_PATH", 0o10000000)
+O_TMPFILE: int = getattr(os, "O_TMPFILE", 0o20000000 | os.O_DIRECTORY)
+SEEK_DATA: int = getattr(os, "SEEK_DATA", 3)
+SEEK_HOLE: int = getattr(os, "SEEK_HOLE", 4)
+
 
 def release() -> str:
     return os.uname().release

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from uringfile import _kernel
 from uringfile._driver import Driver
 from uringfile._engine import KIND, STATX, STATX_PATH
 from uringfile._fd import Descriptor
@@ -282,7 +283,7 @@ async def _stat_and_learn(
 
 
 def _look(name: str | bytes, follow_symlinks: bool) -> tuple[int, bool, os.stat_result]:
-    fd = os.open(name, os.O_PATH | (0 if follow_symlinks else os.O_NOFOLLOW))
+    fd = os.open(name, _kernel.O_PATH | (0 if follow_symlinks else os.O_NOFOLLOW))
     try:
         return identify(fd).mount, fd_is_local(fd), os.fstat(fd)
     finally:

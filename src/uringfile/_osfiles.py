@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from typing import Any
 
+from uringfile import _kernel
 from uringfile._driver import NO_BUFFER
 from uringfile._engine import (
     ASYNC,
@@ -44,7 +45,7 @@ _AT_REMOVEDIR = 0x200
 _AT_SYMLINK_FOLLOW = 0x400
 
 # With these open(2) of a cached path is the same as ours, and may be done at once.
-_PLAIN_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW
+_PLAIN_FLAGS = _kernel.O_ACCMODE | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW
 
 
 async def stat(

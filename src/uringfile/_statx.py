@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 
 STATX_SIZE = 256
 
 # blksize nlink uid gid mode ino size blocks, four timestamps, rdev and dev.
 _FIELDS = struct.Struct("=4xI8xIIIHxxQQQ8x" + "qIxxxx" * 4 + "IIII")
+
+# What follows the ten that a stat_result shows as a tuple; PyPy has them in another order.
+_REST = [f"st_{name}time{unit}" for unit in ("", "_ns") for name in "amc"]
+_REST += ["st_blksize", "st_blocks", "st_rdev"]
+_IN_THIS_ORDER = sys.implementation.name == "cpython"
 
 
 def to_stat_result(raw: bytes | bytearray) -> os.stat_result:
@@ -21,6 +27,8 @@ def to_stat_result(raw: bytes | bytearray) -> os.stat_result:
     seconds = [s for s, _ in times]
     floats = [s + 1e-9 * ns for s, ns in times]
     stamps = [s * 10**9 + ns for s, ns in times]
-    return os.stat_result(
-        (mode, ino, dev, nlink, uid, gid, size, *seconds, *floats, *stamps, blksize, blocks, rdev)
-    )
+    rest = (*floats, *stamps, blksize, blocks, rdev)
+    shown = (mode, ino, dev, nlink, uid, gid, size, *seconds)
+    if _IN_THIS_ORDER:
+        return os.stat_result(shown + rest)
+    return os.stat_result(shown, dict(zip(_REST, rest, strict=True)))

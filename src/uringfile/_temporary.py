@@ -9,6 +9,7 @@ import tempfile
 import weakref
 from typing import Any
 
+from uringfile import _kernel
 from uringfile._driver import Driver
 from uringfile._open import NO_DESCRIPTOR, close_orphan, in_thread, open_path
 from uringfile._opener import OpenerFile
@@ -62,7 +63,9 @@ class UnnamedFile(OpenerFile):
         directory = await self.place.directory(driver)
         appends = os.O_APPEND if self.mode.appending else 0
         try:
-            fd = await open_path(driver, directory, _FLAGS | appends | os.O_TMPFILE, _PERMISSIONS)
+            fd = await open_path(
+                driver, directory, _FLAGS | appends | _kernel.O_TMPFILE, _PERMISSIONS
+            )
         except OSError:
             # The file system has no such files; or there is another error, which comes again.
             fd = await in_thread(
