@@ -348,6 +348,23 @@ async def test_what_was_never_closed_is_written_late(tmp_path: Path, engine: Any
     assert path.read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("mode", ["w", "wb", "ab"])
+async def test_what_was_never_closed_is_written_from_a_cycle_too(
+    tmp_path: Path, mode: str, engine: Any
+) -> None:
+    path = tmp_path / "file"
+    file: Any = await async_open(path, mode, engine=engine)
+    await file.write("precious" if mode == "w" else b"precious")
+    file.itself = file  # so that the collector finalizes the file and what it stands on
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        del file
+        gc.collect()
+    assert path.read_bytes() == b"precious"
+    while [fd for fd in open_fds() if str(path) in fd]:
+        await asyncio.sleep(0.001)  # it may be closed by a thread
+
+
 # ---- iteration ----------------------------------------------------------------------
 
 

@@ -7,7 +7,9 @@ crash or a hang. Operations that must stay pending read from an empty pipe.
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,7 +23,7 @@ import pytest
 from conftest import check, open_fds, run, run_python
 from suspensions import cancelled_at_each
 
-from uringfile import AIOFile, _loop, pending_operations
+from uringfile import AIOFile, LogWriter, _loop, async_open, pending_operations
 from uringfile._native_engine import ffi, pin
 
 HUNG_READ = """
@@ -31,6 +33,20 @@ ends = os.pipe()
 async def hung_read(f):
     return await f.read(100)
 """
+
+
+async def test_what_owns_a_descriptor_is_not_copied(tmp_path: Path, engine: Any) -> None:
+    """The copy would close the number when it is finalized."""
+    for owner in (
+        await AIOFile(tmp_path / "a", "wb", engine=engine),
+        await async_open(tmp_path / "b", "wb", engine=engine),
+        await async_open(tmp_path / "c", "w", engine=engine),
+        await LogWriter(tmp_path / "log", engine=engine),
+    ):
+        for copier in (copy.copy, pickle.dumps):
+            with pytest.raises(TypeError, match="cannot pickle"):
+                copier(owner)
+        await owner.close()
 
 
 # ---- a read that hangs ---

@@ -119,6 +119,7 @@ class Buffered(FileIOWrapperBase):
             position = 0  # a clone starts at the beginning; the other is told later
         self._shared.users += 1
         self._closed = False
+        file._file_objects += 1
         self._base = self._end() if mode.appending and self._seekable else position or 0
         self._borrowed_at = self._base
         self._ahead = io.BytesIO()
@@ -141,6 +142,7 @@ class Buffered(FileIOWrapperBase):
                 position = self._position()
             # From here on no other call finds the file open; the rest goes on in the background.
             self._closed = True
+            self.file._release_from_file_object()
             self._room = 0
             self._end_of_block()
             self._ahead.close()
@@ -180,15 +182,19 @@ class Buffered(FileIOWrapperBase):
         if writes is None or self._closed or self.file.closed:
             return
         self._seal()
-        if rest := writes.take_rest():
-            warnings.warn(
-                f"{self!r} was never closed; what it had buffered is written now",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
-            with suppress(OSError):
-                write_now(self.file.fileno(), rest, self._seekable)
+        rest = writes.take_rest()
+        try:
+            if rest:
+                with suppress(OSError):
+                    write_now(self.file.fileno(), rest, self._seekable)
+                warnings.warn(
+                    f"{self!r} was never closed; what it had buffered is written now",
+                    ResourceWarning,
+                    stacklevel=2,
+                    source=self,
+                )
+        finally:
+            self.file._release_from_file_object()
 
     # ---- the position -------------------------------------------------------------
 

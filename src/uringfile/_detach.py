@@ -35,6 +35,7 @@ def detach(file: BinaryFileWrapper | TextFileWrapper) -> io.RawIOBase | io.Buffe
     fd = core.file.detach()
     core._shared.users = 0
     core._closed = True
+    core.file._release_from_file_object()
     core._closing = NOTHING_TO_DO
     core._room = 0
     core._end_of_block()

@@ -5,6 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from typing import NoReturn, SupportsIndex
+
+
+def refuse_copy(self: object, protocol: SupportsIndex) -> NoReturn:
+    """``__reduce_ex__`` of what owns a descriptor. A copy would be a second owner, which closes
+    the number when it is finalized, and later the file that has the number then."""
+    raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
 
 class Descriptor:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from uringfile._fd import refuse_copy
 from uringfile._file import AIOFile
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class FileIOWrapperBase(ABC):
 
     #: The file underneath, which is read and written at offsets.
     file: AIOFile
+
+    __reduce_ex__ = refuse_copy
 
     @property
     @abstractmethod

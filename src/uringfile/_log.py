@@ -15,6 +15,7 @@ from uringfile._commit import GroupCommit
 from uringfile._driver import runs_here
 from uringfile._engine import EngineName
 from uringfile._errors import ClosedFileError
+from uringfile._fd import refuse_copy
 from uringfile._frames import crc32c, frame
 from uringfile._logbatch import Queued
 from uringfile._logdirect import STEP
@@ -80,6 +81,8 @@ class LogWriter(GroupCommit):
     Cancelling an ``append`` releases the caller; its record still lands, in its place
     (unless it was waiting for room).
     """
+
+    __reduce_ex__ = refuse_copy
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from uringfile._direct import DirectIO
 from uringfile._driver import Driver, runs_here
 from uringfile._engine import ASYNC, EngineName
 from uringfile._errors import ClosedFileError, os_error
-from uringfile._fd import Descriptor
+from uringfile._fd import Descriptor, refuse_copy
 from uringfile._gather import GatheredWrites
 from uringfile._loop import running_driver
 from uringfile._mode import PERMISSIONS, parse_mode
@@ -46,6 +46,8 @@ _F = TypeVar("_F", bound="OpenFile")
 class OpenFile:
     """A file that is opened and closed; what is done with it in between is AIOFile's."""
 
+    __reduce_ex__ = refuse_copy
+
     def __init__(
         self,
         path: Path,
@@ -72,6 +74,10 @@ class OpenFile:
         self._opening: asyncio.Lock | None = None
         self._closing: asyncio.Task[None] | None = None
         self._releasing = False
+        # The open file objects on this file. The garbage collector finalizes a cycle in any
+        # order: the last of them lets go of the descriptor, because they may have to write.
+        self._file_objects = 0
+        self._left_to_file_objects = False
         self._descriptor: Descriptor | None = None
         self._driver: Driver | None = None
         # Whether a read may be tried on the page cache first: a regular file, open for
@@ -372,13 +378,25 @@ class OpenFile:
         descriptor = getattr(self, "_descriptor", None)
         if descriptor is None:
             return
+        if self._file_objects:
+            self._left_to_file_objects = True
+        else:
+            self._abandon(descriptor)
+
+    def _release_from_file_object(self) -> None:
+        """A file object on this file is closed, or finalized."""
+        self._file_objects -= 1
+        if self._left_to_file_objects and not self._file_objects and self._descriptor is not None:
+            self._abandon(self._descriptor)
+
+    def _abandon(self, descriptor: Descriptor) -> None:
         if self._direct_io is not None:
             self._direct_io.drop()
         if not self._owner:
             return
         assert self._driver is not None
         self._driver.drop(descriptor)
-        warnings.warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=2, source=self)
+        warnings.warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=3, source=self)
 
     # ---- checks ---------------------------------------------------------------------
 
