@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import gc
 import io
 import os
@@ -153,6 +154,8 @@ async def test_the_mode_as_python_tells_it(tmp_path: Path, mode: str, engine: An
         ("r", {"encoding": "hex"}),
         ("r", {"encoding": 1}),
         ("r", {"closefd": False}),
+        ("r", {"buffering": None}),
+        ("rb", {"buffering": 1.5}),
     ],
 )
 def test_arguments_that_open_refuses(lines: Path, mode: str, arguments: Any) -> None:
@@ -160,6 +163,59 @@ def test_arguments_that_open_refuses(lines: Path, mode: str, arguments: Any) -> 
         open(lines, mode, **arguments).close()
     with pytest.raises(theirs.type):
         async_open(lines, mode, **arguments)
+
+
+@pytest.mark.parametrize("file", [None, [], 1.5, -1, -10])
+def test_what_is_no_file(file: Any) -> None:
+    with pytest.raises((TypeError, ValueError)) as theirs:
+        open(file).close()
+    with pytest.raises(theirs.type):
+        async_open(file)
+
+
+@pytest.mark.parametrize("mode", ["rb", "r"])
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [("seek", (0, "x")), ("seek", (0, 1.5)), ("readlines", (1.5,)), ("peek", ("x",))],
+)
+async def test_arguments_that_calls_refuse(
+    lines: Path, mode: str, method: str, arguments: Any, engine: Any
+) -> None:
+    if mode == "r" and method == "peek":
+        return
+    with open(lines, mode) as theirs, pytest.raises(TypeError):
+        getattr(theirs, method)(*arguments)
+    async with async_open(lines, mode, engine=engine) as ours:
+
+        async def call() -> None:
+            await getattr(ours, method)(*arguments)
+
+        with pytest.raises(TypeError):
+            await call()
+
+
+async def test_a_negative_size_of_an_unbuffered_file(lines: Path, engine: Any) -> None:
+    with open(lines, "rb", 0) as theirs:
+        async with async_open(lines, "rb", buffering=0, engine=engine) as ours:
+            assert await ours.read(-2) == theirs.read(-2)
+
+
+async def test_an_error_handler_of_ones_own(tmp_path: Path, engine: Any) -> None:
+    """What it raises leaves the position where any error of the codec leaves it."""
+
+    def refuse(error: UnicodeError) -> Any:
+        raise KeyError(error.reason)
+
+    codecs.register_error("uringfile-refuse", refuse)
+    (tmp_path / "file").write_bytes(b"\xff" + b"line\n" * 10)
+    with open(tmp_path / "file", encoding="utf-8", errors="uringfile-refuse") as theirs:
+        with pytest.raises(KeyError):
+            theirs.read()
+        expected = theirs.tell(), theirs.read()
+    async with async_open(tmp_path / "file", errors="uringfile-refuse", engine=engine) as ours:
+        with pytest.raises(KeyError):
+            await ours.read()
+        assert (ours.tell(), await ours.read()) == expected
 
 
 def test_line_buffering_of_bytes_is_warned_about(lines: Path) -> None:

@@ -219,6 +219,7 @@ class Buffered(FileIOWrapperBase):
         Raises ``OSError`` (EINVAL) for a position before the start.
         """
         offset = operator.index(offset)
+        whence = operator.index(whence)
         self._check_open()
         if not self._seekable:
             raise unsupported("File or stream is not seekable.")

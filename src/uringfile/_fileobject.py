@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import operator
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
@@ -163,7 +164,8 @@ class FileIOWrapperBase(ABC):
 
     async def readlines(self, hint: int | None = -1) -> list[Any]:
         """The lines that are left, or as many as hold ``hint`` bytes or characters."""
-        if hint is None or hint <= 0:
+        hint = -1 if hint is None else operator.index(hint)
+        if hint <= 0:
             return [line async for line in self]
         lines = []
         length = 0

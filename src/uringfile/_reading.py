@@ -129,7 +129,7 @@ class BufferedReading(Buffered):
         return data
 
     async def _read(self, size: int) -> bytes:
-        if size < -1:
+        if size < -1 and self._write_size:  # an unbuffered file reads to the end
             raise ValueError("read length must be non-negative or -1")
         while True:
             position = await self._begin()
@@ -179,7 +179,11 @@ class BufferedReading(Buffered):
         return self._ahead.read(size if size > 0 else -1)
 
     async def peek(self, size: int = 0) -> bytes:
-        """What is read ahead, without moving the position; ``b""`` at the end only."""
+        """What is read ahead, without moving the position; ``b""`` at the end only.
+
+        ``size`` is taken because that of ``io`` takes one, and changes nothing there, either.
+        """
+        operator.index(size)
         await self._fill()
         return self._remaining()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 import warnings
 from collections.abc import Callable, Generator
@@ -109,7 +110,11 @@ def async_open(
         if not closefd:
             raise ValueError("Cannot use closefd=False with file name")
     elif not isinstance(file, int):
+        if not hasattr(file, "fileno"):
+            raise TypeError(f"expected str, bytes or os.PathLike object, not {type(file).__name__}")
         return _over_file_object(file, encoding, errors, newline, buffering, engine)
+    elif file < 0:
+        raise ValueError("negative file descriptor")
     binary = parse_mode(mode).binary
     buffering = check_arguments(binary, encoding, errors, newline, buffering)
     by_path = opener is None or isinstance(file, int)
@@ -141,6 +146,7 @@ def check_arguments(
     binary: bool, encoding: str | None, errors: str | None, newline: str | None, buffering: int
 ) -> int:
     """Raise what ``open`` raises for arguments that contradict each other."""
+    buffering = operator.index(buffering)
     if encoding is not None and not isinstance(encoding, str):
         raise TypeError(f"encoding must be str or None, not {type(encoding).__name__}")
     if binary:

@@ -185,10 +185,9 @@ class TextFileWrapper(TextPosition):
                     return await call(decoding, size)
                 except _Moved:
                     continue
-                except UnicodeError:
-                    raise
-                except BaseException:
-                    if moves == self._moves and not self._buffer._closed:
+                except BaseException as error:
+                    by_codec = isinstance(error, Exception) and not isinstance(error, OSError)
+                    if not by_codec and moves == self._moves and not self._buffer._closed:
                         self._undo(decoding, *before)
                     raise
 

@@ -154,6 +154,7 @@ class TextPosition(FileIOWrapperBase):
         core._check_open()
         if not core._seekable:
             raise unsupported("underlying stream is not seekable")
+        whence = operator.index(whence)
         if whence == os.SEEK_CUR:
             if offset != 0:
                 raise unsupported("can't do nonzero cur-relative seeks")
