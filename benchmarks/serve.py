@@ -4,11 +4,13 @@ Each server is a process of its own on 127.0.0.1; the clients are in this one, m
 in each round every server has its turn. ``small``: files of 4 KiB, 64 of them, by 32 clients;
 ``large``: one of 64 MiB, by 8 clients; both from the page cache. ``cold``: as large, but the files
 are dropped from the page cache before each request, and beside them one client asks for an answer
-that needs no file, again and again: how long it waits tells how long the loop was held up.
+that needs no file, again and again: how long it waits tells how long the loop was held up. (Also
+by others who want the processor: that figure needs an idle machine.)
 
 Rate, processor time of the server for a request, and the longest wait but for one of a hundred
-("cold" alone). Ratios are ours to the framework's own; the median of the rounds. Needs
-``pip install 'uringfile[bench]'``.
+("cold" alone). Ratios are ours to the framework's own; medians of the rounds, and the least and the
+greatest. The clients share the machine, and may be what limits the rate. Needs ``pip install
+'uringfile[bench]'``.
 """
 
 from __future__ import annotations

@@ -8,10 +8,12 @@ aiohttp's looks at the path, opens and closes the file in a thread, and sends it
 which copies nothing through Python, but waits on the loop's thread for what the page cache does
 not have. Without sendfile (TLS, uvloop, compression) it reads in a thread, too. So:
 
-- small files, TLS, uvloop, files that are seldom in the page cache: this one;
-- large files that are in the page cache, over plain TCP on asyncio's own loop: aiohttp's.
+- large files that are in the page cache, over plain TCP on asyncio's own loop, are better sent by
+  aiohttp's: 64 MiB take 3.6 times the processor time with this one;
+- small files (4 KiB: 0.67 of the processor time), TLS, uvloop (0.5), and files that are seldom in
+  the page cache, by this one.
 
-``benchmarks/serve.py`` measures both.
+``python -m benchmarks.serve`` measures both.
 """
 
 from __future__ import annotations
