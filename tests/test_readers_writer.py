@@ -256,3 +256,14 @@ async def test_a_writer_whose_task_ends_at_once(tmp_path: Path, engine: Any) -> 
         for data in (b"", b"ab", b"", b"c"):
             await asyncio.wait_for(write(data), 20)
         assert await f.read() == b"abc"
+
+
+@pytest.mark.parametrize("record", [5, [65, 66], None])
+async def test_a_record_that_is_no_buffer(tmp_path: Path, record: Any, engine: Any) -> None:
+    """``bytes(5)`` would be five zeros."""
+    async with AIOFile(tmp_path / "file", "wb", engine=engine) as f:
+        writer = Writer(f)
+        with pytest.raises(TypeError):
+            await writer(record)
+        assert await writer(b"ok") == 2
+    assert (tmp_path / "file").read_bytes() == b"ok"
