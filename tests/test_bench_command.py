@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -117,30 +118,35 @@ def test_a_plot_has_a_panel_for_each_workload(tmp_path: Path) -> None:
     assert "is not a folder" in bench("--plot", tmp_path / "no" / "bars.svg", status=2).stderr
 
 
-def _started(directory: Path) -> subprocess.Popen[str]:
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """In the middle of it: its files are there."""
-    process = subprocess.Popen(
-        [*BENCH, "--quick", "--rounds", "1000", "--dir", str(directory)],
+    with subprocess.Popen(
+        [*BENCH, "--quick", "--rounds", "1000", "--dir", str(tmp_path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    end = time.monotonic() + 30
-    while not list(directory.glob("uringfile-bench-*/read.bin")):
-        assert time.monotonic() < end
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    return process
+    ) as process:
+        try:
+            end = time.monotonic() + 60
+            while not list(tmp_path.glob("uringfile-bench-*/read.bin")):
+                assert time.monotonic() < end
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.01)
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("after", [0.0, 0.3, 1.0])
-def test_an_interrupted_run_deletes_its_files(number: int, after: float, tmp_path: Path) -> None:
-    process = _started(tmp_path)
+def test_an_interrupted_run_deletes_its_files(
+    started: subprocess.Popen[str], number: int, after: float, tmp_path: Path
+) -> None:
     time.sleep(after)
-    process.send_signal(number)
-    out, error = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, "")
+    started.send_signal(number)
+    out, error = started.communicate(timeout=90)
+    assert (started.returncode, out) == (130, "")
     assert error == "interrupted; the files are deleted\n"
     assert list(tmp_path.iterdir()) == []
 
