@@ -67,10 +67,7 @@ class AsyncBase:
     def __init__(self, file: Any, loop: object = None, executor: Executor | None = None) -> None:
         self._file = file
         self._executor = executor
-
-    @property
-    def _is_ours(self) -> bool:
-        return isinstance(self._file, (FileIOWrapperBase, SpooledTemporaryFile))
+        self._is_ours = isinstance(file, (FileIOWrapperBase, SpooledTemporaryFile))
 
     async def _call(self, name: str, *args: Any) -> Any:
         if not self._is_ours:
@@ -81,15 +78,17 @@ class AsyncBase:
 
     async def _exit(self, *exc_info: Any) -> None:
         """The end of the ``async with`` that opened it."""
-        await self._call("__aexit__" if self._is_ours else "__exit__", *exc_info)
+        if self._is_ours:
+            await self._file.__aexit__(*exc_info)
+        else:
+            await self._call("__exit__", *exc_info)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} wrapping {self._file!r}>"
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        if isinstance(self._file, FileIOWrapperBase):
-            return self._file.__aiter__()
-        return self
+        lines: AsyncIterator[Any] = self._file.__aiter__() if self._is_ours else self
+        return lines
 
     async def __anext__(self) -> Any:
         line = await self.readline()
@@ -215,6 +214,7 @@ class AsyncIndirectBase(AsyncBase):
         self._name = name
         self._indirect = indirect
         self._executor = executor
+        self._is_ours = False
 
     @property
     def _file(self) -> Any:

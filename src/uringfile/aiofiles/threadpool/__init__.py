@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from uringfile._fileobject import FileIOWrapperBase
 from uringfile._mode import parse_mode
 from uringfile._stream import Opener, Path, async_open
-from uringfile._textfile import TextFileWrapper
 from uringfile.aiofiles import base
 from uringfile.aiofiles.base import AiofilesContextManager
 from uringfile.aiofiles.threadpool.binary import (
@@ -202,7 +201,7 @@ def default_encoding(mode: str, encoding: str | None) -> str | None:
 
 def as_aiofiles(file: Any) -> Any:
     """The object that has the coroutines of aiofiles, over one of ``async_open``."""
-    if isinstance(file, TextFileWrapper):
+    if not file.file.mode.binary:
         return AsyncTextIOWrapper(file)
     if not file._buffering:
         return AsyncFileIO(file)
