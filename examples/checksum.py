@@ -181,8 +181,7 @@ async def check(args: argparse.Namespace, path: bytes) -> bool:
             if isinstance(found, OSError):
                 complain(f"{os.fsdecode(name)}: {found.strerror}")
             if not (args.status or (args.quiet and verdict == b"OK")):
-                shown = escaped(name) if b"\n" in name else (name,)
-                write(*shown, b": ", verdict, b"\n")
+                write(*escaped(name), b": ", verdict, b"\n")
     sys.stdout.flush()
     if not (expected.matched or expected.different or expected.unreadable):
         missing = args.ignore_missing and not expected.malformed

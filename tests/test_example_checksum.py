@@ -12,7 +12,20 @@ from pathlib import Path
 import pytest
 from example_programs import EXAMPLES, run_command
 
-needs_sha256sum = pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
+
+def why_no_sha256sum() -> str | None:
+    if shutil.which("sha256sum") is None:
+        return "needs sha256sum"
+    # Busybox and others say some things in other words.
+    version = subprocess.run(
+        ["sha256sum", "--version"], capture_output=True, text=True, check=False
+    ).stdout
+    return None if "GNU coreutils" in version else "needs the sha256sum of GNU coreutils"
+
+
+needs_sha256sum = pytest.mark.skipif(
+    why_no_sha256sum() is not None, reason=why_no_sha256sum() or ""
+)
 
 
 @pytest.fixture
@@ -70,6 +83,7 @@ def test_the_same_lines(tmp_path: Path, files: list[str]) -> None:
 
 @needs_sha256sum
 def test_the_same_check(tmp_path: Path, files: list[str]) -> None:
+    files.remove("back\\slash")  # in verdicts coreutils 9.7 escapes it, as we do; 9.1 does not
     done = run_command("checksum", *files, cwd=tmp_path)
     sums = tmp_path / "SHA256SUMS"
     sums.write_text(done.stdout)
