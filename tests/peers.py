@@ -24,7 +24,10 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "src"
+import uringfile
+
+#: Of the checkout, or installed.
+PACKAGE = Path(uringfile.__file__).parent
 
 #: The exit status when the package index does not answer.
 UNREACHABLE = 77
@@ -208,7 +211,7 @@ def make_environment(name: str, peer: Peer, folder: Path) -> Path:
     if peer.client:
         pip("--python", str(python), "install", "--no-deps", f"{name}=={peer.version}")
     (site,) = environment.glob("lib/python*/site-packages")
-    (site / "ours.pth").write_text(f"{SOURCE}\n")
+    (site / PACKAGE.name).symlink_to(PACKAGE)
     (site / "sitecustomize.py").write_text(peer.shim)
     return python
 

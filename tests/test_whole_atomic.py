@@ -354,8 +354,9 @@ def test_a_closed_coroutine_leaves_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         coroutine = work()
         while not os.listdir(tmp_path):
-            coroutine.send(None)
-            await asyncio.sleep(0.005)
+            awaited: Any = coroutine.send(None)
+            while awaited is not None and not awaited.done():
+                await asyncio.sleep(0.001)
         coroutine.close()
         await until(lambda: os.listdir(tmp_path) == [])
 
