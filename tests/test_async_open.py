@@ -625,6 +625,21 @@ async def test_writing_to_a_pipe(pipe: tuple[int, int], engine: Any) -> None:
         await async_open(reader, "rb+", engine=engine)
 
 
+async def test_a_device_that_gives_less_than_it_has(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /dev/zero does when a signal comes: that is not its end."""
+    async with async_open("/dev/zero", "rb", engine=engine) as zeros:
+        stream: Any = zeros.file._stream_io
+        read = stream.read
+        monkeypatch.setattr(stream, "read", lambda size: read(min(size, 1000)))
+        for size in (3000, 100_000, 10):
+            assert await zeros.read(size) == bytes(size)
+        buffer = bytearray(b"x" * 100_000)
+        assert await zeros.readinto(buffer) == len(buffer)
+        assert buffer == bytes(len(buffer))
+
+
 async def test_files_that_tell_no_size(engine: Any) -> None:
     async with async_open("/proc/self/status", engine=engine) as file:
         lines = [line async for line in file]

@@ -58,10 +58,17 @@ class BufferedReading(Buffered):
             self._check_open()
         return self._position()
 
-    async def _get(self, size: int, position: int) -> bytes | None:
-        """Bytes of the file; ``None`` if the position has changed meanwhile."""
+    async def _get(self, size: int, position: int, least: int = 1) -> bytes | None:
+        """Bytes of the file, at most ``size``, and fewer than ``least`` only at its end; ``None``
+        if the position has changed meanwhile."""
         here = self._position()
         data = await self._fetch(size, position)
+        # A device gives less than it has when a signal comes, or work of io_uring (/dev/zero).
+        while self.file._stream_io is not None and 0 < len(data) < least:
+            more = await self._fetch(size - len(data), position + len(data))
+            if not more:
+                break
+            data += more
         self._check_open()
         if self._position() != here or self._unsent or self._writes.size:
             return None
@@ -147,7 +154,7 @@ class BufferedReading(Buffered):
 
     async def _read_direct(self, size: int, rest: bytes, position: int) -> bytes | None:
         missing = -1 if size < 0 else size - len(rest)
-        data = await self._get(missing, position + len(rest))
+        data = await self._get(missing, position + len(rest), missing)
         if data is None:
             return None
         if rest:
@@ -157,7 +164,7 @@ class BufferedReading(Buffered):
 
     async def _read_ahead(self, size: int, rest: bytes, position: int) -> bytes | None:
         wanted = max(self._next_block_size(), size - len(rest))
-        block = await self._get(wanted, position + len(rest))
+        block = await self._get(wanted, position + len(rest), size - len(rest))
         if block is None:
             return None
         if rest:
@@ -226,7 +233,7 @@ class BufferedReading(Buffered):
             position = await self._begin()
             rest = self._remaining()
             missing = len(view) - len(rest)
-            if missing < _DIRECT_SIZE or not self._seekable:
+            if missing < _DIRECT_SIZE or self.file._stream_io is not None:
                 data = await self.read(len(view))
                 view[: len(data)] = data
                 return len(data)
