@@ -21,6 +21,7 @@ import pytest
 from native_build import build, why_no_build
 from rigs import faulty, mounted_faulty, small_mount, summary  # noqa: F401  (fixtures)
 
+from uringfile import pending_operations, stats
 from uringfile._engine import ENGINE_NAMES
 from uringfile._native_engine import NativeEngine
 
@@ -211,6 +212,15 @@ async def _end(loop: asyncio.AbstractEventLoop) -> None:
     await asyncio.gather(*pending, return_exceptions=True)
     await loop.shutdown_asyncgens()
     await loop.shutdown_default_executor()
+
+
+async def nothing_in_flight(engine: Any = None) -> None:
+    """Until all that was submitted has completed: what still runs at the end of the loop a
+    ``ResourceWarning`` tells of."""
+    deadline = time.monotonic() + 10
+    while stats(engine).in_flight:
+        assert time.monotonic() < deadline, pending_operations(engine)
+        await asyncio.sleep(0.001)
 
 
 def check(code: str, *args: str, timeout: float = 60, **environment: str) -> str:

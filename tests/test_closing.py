@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, count, open_fds, run, run_python
+from conftest import check, count, nothing_in_flight, open_fds, run, run_python
 from fake_engine import FakeEngine
 from test_driver import driver, fake, open_on_fake, turns  # noqa: F401  (fixtures)
 
@@ -28,11 +28,12 @@ from uringfile._fd import Descriptor
 from uringfile._open import in_thread
 
 
-def release(fd: int) -> None:
+async def release(fd: int, engine: Any) -> None:
     """End the read of a pipe that POSIX AIO could not stop."""
     with contextlib.suppress(BrokenPipeError):
         os.write(fd, b"end")
     os.close(fd)
+    await nothing_in_flight(engine)
 
 
 async def test_a_direct_write_of_many_pieces_is_waited_for(tmp_path: Path, engine: Any) -> None:
@@ -116,7 +117,7 @@ async def test_streams_tell_those_who_wait_for_their_turn(engine: Any) -> None:
     await asyncio.wait_for(f.close(), 5)
     results = await asyncio.wait_for(asyncio.gather(*reads, return_exceptions=True), 5)
     assert [type(result) for result in results] == [ClosedFileError] * 3
-    release(ends[1])
+    await release(ends[1], engine)
 
 
 async def test_a_read_that_adopted_an_older_one_is_told(engine: Any) -> None:
@@ -129,7 +130,7 @@ async def test_a_read_that_adopted_an_older_one_is_told(engine: Any) -> None:
     await asyncio.wait_for(f.close(), 5)
     with pytest.raises(ClosedFileError):
         await asyncio.wait_for(reading, 5)
-    release(ends[1])
+    await release(ends[1], engine)
 
 
 async def test_reading_a_stream_to_its_end_loses_nothing(

@@ -15,12 +15,11 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, open_fds, run, run_python
+from conftest import check, nothing_in_flight, open_fds, run, run_python
 from suspensions import cancelled_at_each
 
 from uringfile import AIOFile, LogWriter, _loop, async_open, pending_operations
@@ -60,10 +59,8 @@ async def test_timeout(pipe: tuple[int, int], engine: Any) -> None:
     assert time.monotonic() - start < 1
     await f.close()
     assert time.monotonic() - start < 2
-    with warnings.catch_warnings():  # POSIX AIO reports the read that it cannot stop
-        warnings.simplefilter("ignore", ResourceWarning)
-        os.write(pipe[1], b"x" * 100)
-        await asyncio.sleep(0.02)
+    os.write(pipe[1], b"x" * 100)  # for the read that POSIX AIO cannot stop
+    await nothing_in_flight(engine)
 
 
 async def test_close_releases_a_pending_reader(pipe: tuple[int, int], engine: Any) -> None:
@@ -74,7 +71,7 @@ async def test_close_releases_a_pending_reader(pipe: tuple[int, int], engine: An
     with pytest.raises(ValueError, match="closed"):
         await reading
     os.write(pipe[1], b"x" * 100)
-    await asyncio.sleep(0.02)
+    await nothing_in_flight(engine)
 
 
 async def test_other_files_go_on(pipe: tuple[int, int], data: Path, engine: Any) -> None:
@@ -150,17 +147,20 @@ async def main():
     await f.read(100)
 asyncio.run(main())
 """
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code, engine],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, stderr = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert "KeyboardInterrupt" in stderr
     assert process.returncode in (1, 130, -signal.SIGINT)
 

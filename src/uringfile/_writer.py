@@ -50,7 +50,9 @@ class Writer:
         if isinstance(data, str):
             data = self.file.encode_bytes(data, self._end)
         elif not isinstance(data, bytes):
-            data = bytes(memoryview(data))  # the caller may change it as soon as a cancellation frees it
+            data = bytes(
+                memoryview(data)
+            )  # the caller may change it as soon as a cancellation frees it
         if self.file.closed:
             raise ClosedFileError(f"I/O operation on a file that is not open: {self.file.name!r}")
         loop = asyncio.get_running_loop()
