@@ -237,8 +237,8 @@ MUTATIONS = [
     Mutation(
         "so does the end of a file that was never closed",
         "src/uringfile/_openfile.py",
-        "_abandon(self, descriptor: Descriptor) -> None:\n        if self._direct_io is not None:\n",
-        "_abandon(self, descriptor: Descriptor) -> None:\n        if False:\n",
+        "(self, descriptor: Descriptor) -> None:\n        if self._direct_io is not None:\n",
+        "(self, descriptor: Descriptor) -> None:\n        if False:\n",
         ["test_closing.py::test_the_second_descriptor_of_an_unclosed_file"],
     ),
     Mutation(
