@@ -52,11 +52,11 @@ def test_long_lines_take_linear_time() -> None:
     def seconds(size: int) -> float:
         piece = b"x" * 4096
         splitter: LineSplitter[bytes] = LineSplitter(b"\r\n")
-        start = time.perf_counter()
+        start = time.thread_time()
         for _ in range(size // len(piece)):
             assert splitter.feed(piece) == []
         assert len(splitter.feed(b"\r\n")[0]) == size + 2
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     seconds(1 << 20)
     small = min(seconds(1 << 20) for _ in range(3))
