@@ -157,7 +157,7 @@ class WriterUser(Actor):
             self.look(number)
 
     async def finish(self) -> None:
-        while self.calls or (self.writer is not None and self.writer._task is not None):
+        while self.calls or (self.writer is not None and self.writer._writing):
             await asyncio.sleep(0.01)
         if self.file is not None:
             try:
