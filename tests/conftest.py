@@ -11,6 +11,7 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
@@ -179,6 +180,22 @@ def open_fds() -> set[str]:
         for fd in os.listdir("/proc/self/fd")
         if os.path.lexists(f"/proc/self/fd/{fd}")
     }
+
+
+def watched_threads(monkeypatch: pytest.MonkeyPatch, *names: str) -> set[int]:
+    """The threads in which functions of ``os`` are called from now on."""
+    threads: set[int] = set()
+
+    def watched(function: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            threads.add(threading.get_ident())
+            return function(*args, **options)
+
+        return call
+
+    for name in names:
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    return threads
 
 
 def run_python(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, open_fds, run
+from conftest import check, open_fds, run, watched_threads
 
 from uringfile import ClosedFileError, CorruptLogError, LogWriter
 
@@ -570,21 +570,27 @@ async def test_opening_asks_the_file_system_in_no_loops_thread(
     path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow one, or one that hangs, would hold up the loop."""
-    asking = set()
-
-    def watched(function: Any) -> Any:
-        def ask(*args: Any, **options: Any) -> Any:
-            asking.add(threading.get_ident())
-            return function(*args, **options)
-
-        return ask
-
-    for name in ("stat", "lstat", "readlink", "open", "fstat"):
-        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    asking = watched_threads(monkeypatch, "stat", "lstat", "readlink", "open", "fstat")
     async with LogWriter(path, engine=engine) as log:
         await log.append(b"one\n")
     assert asking
     assert threading.get_ident() not in asking
+
+
+async def test_an_open_that_is_cancelled_closes_in_no_loops_thread(
+    path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing = watched_threads(monkeypatch, "close")
+    log = LogWriter(path, engine=engine)
+    opening = asyncio.ensure_future(log.open())
+    while not path.exists():
+        await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait([opening])
+    while any(str(path) in fd for fd in open_fds()):
+        await asyncio.sleep(0.001)
+    assert closing
+    assert threading.get_ident() not in closing
 
 
 # ---- its benchmarks ---

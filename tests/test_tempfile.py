@@ -8,11 +8,12 @@ import gc
 import os
 import stat
 import tempfile as standard
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, count, open_fds
+from conftest import check, count, open_fds, watched_threads
 from suspensions import cancelled_at_each
 
 from uringfile import _temporary, aiofiles, async_open, clone, tempfile
@@ -412,9 +413,11 @@ async def test_cancelling_leaves_nothing(
         monkeypatch.setattr(_open.MOUNTS, "get", lambda mount: None)
     await work()
     before = open_fds()
+    removing = watched_threads(monkeypatch, "unlink", "rmdir")
     async for _ in cancelled_at_each(work):
         assert os.listdir(folder) == []
         assert open_fds() - before == set()
+    assert threading.get_ident() not in removing  # over a network it waits for the server
 
 
 @pytest.mark.usefixtures("_unnamed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -19,7 +18,7 @@ from uringfile._logdirect import DirectLogFile, block_size
 from uringfile._logfile import LogFile, is_at
 from uringfile._logpolicy import Shape
 from uringfile._native_engine import Identity, identify
-from uringfile._open import in_thread, is_local
+from uringfile._open import close_orphan, in_thread, is_local
 from uringfile._rotation import rotate, sync_directory, undo_half_rotation
 
 _SCAN = 1 << 16
@@ -188,5 +187,4 @@ async def _adopt(driver: Driver, opened: Opened, path: str, shape: Shape) -> Log
 
 
 def _close_orphan(opened: Opened) -> None:
-    with contextlib.suppress(OSError):
-        os.close(opened.fd)
+    close_orphan(opened.fd)

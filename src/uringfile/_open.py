@@ -38,14 +38,19 @@ def open_cached(driver: Driver, path: str | bytes, flags: int) -> int:
 
 
 def close_orphan(result: int) -> None:
-    """Close a descriptor that came too late; while the loop runs not on its thread, because
-    over a network close(2) waits for the server."""
-    if result < 0:
-        return
+    """Close a descriptor that came too late."""
+    if result >= 0:
+        off_the_loop(_close_quietly, result)
+
+
+def off_the_loop(function: Callable[..., object], *args: Any) -> None:
+    """What has to be put away for a caller that is gone: while the loop runs not on its
+    thread, because over a network close(2) and unlink(2) wait for the server."""
     try:
-        call_in_thread(asyncio.get_running_loop(), _close_quietly, result)
+        loop = asyncio.get_running_loop()
+        call_in_thread(loop, function, *args)
     except RuntimeError:  # no loop, or its executor has ended
-        _close_quietly(result)
+        function(*args)
 
 
 def _close_quietly(fd: int) -> None:

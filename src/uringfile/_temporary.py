@@ -11,7 +11,7 @@ from typing import Any
 
 from uringfile import _kernel
 from uringfile._driver import Driver
-from uringfile._open import NO_DESCRIPTOR, close_orphan, in_thread, open_path
+from uringfile._open import NO_DESCRIPTOR, close_orphan, in_thread, off_the_loop, open_path
 from uringfile._opener import OpenerFile
 
 # Only its owner may open it, as with mkstemp.
@@ -116,7 +116,7 @@ class NamedFile(OpenerFile):
             def discard(result: int, path: Any = path) -> None:
                 if result >= 0:
                     close_orphan(result)
-                    _unlink(path, os.getpid())
+                    off_the_loop(_unlink, path, os.getpid())
 
             try:
                 fd = await open_path(driver, path, flags, _PERMISSIONS, discard)
@@ -132,7 +132,7 @@ class NamedFile(OpenerFile):
             await super()._open_and_look(driver)
         except BaseException:
             if self._finalizer is not None:
-                self._finalizer()
+                off_the_loop(self._finalizer)
             raise
         if not self.delete and self._finalizer is not None:
             self._finalizer.detach()

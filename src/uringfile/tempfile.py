@@ -19,7 +19,7 @@ from uringfile._engine import EngineName
 from uringfile._fileobject import FileIOWrapperBase
 from uringfile._loop import running_driver
 from uringfile._mode import parse_mode
-from uringfile._open import NO_DESCRIPTOR, in_thread
+from uringfile._open import NO_DESCRIPTOR, in_thread, off_the_loop
 from uringfile._spooled import SpooledTemporaryFile
 from uringfile._stream import check_arguments, file_object
 from uringfile._temporary import NamedFile, Place, UnnamedFile
@@ -297,4 +297,4 @@ class TemporaryDirectory(Generic[AnyStr]):
 
 
 def _clean_up(directory: tempfile.TemporaryDirectory[Any]) -> None:
-    directory.cleanup()
+    off_the_loop(directory.cleanup)
