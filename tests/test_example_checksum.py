@@ -7,10 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from example_programs import EXAMPLES, run_command
+from conftest import run
+from example_programs import EXAMPLES, load, run_command
+
+checksum = load("checksum")
 
 
 def why_no_sha256sum() -> str | None:
@@ -54,40 +58,58 @@ def files(tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> list[
     return ["./-" if name == "-" else name for name in contents]
 
 
-def beside(tmp_path: Path, *args: str, stdin: bytes = b"") -> tuple[int, str, str]:
+Beside = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def beside(
+    tmp_path: Path,
+    files: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> Beside:
     """What both say: status, standard output, standard error without the program's name."""
-    ours = run_command("checksum", *args, stdin=stdin, cwd=tmp_path)
-    theirs = subprocess.run(
-        ["sha256sum", *args], input=stdin, capture_output=True, cwd=tmp_path, check=False
-    )
-    found = (ours.returncode, ours.stdout, ours.stderr.replace("checksum.py: ", ""))
-    assert found == (
-        theirs.returncode,
-        theirs.stdout.decode(errors="surrogateescape"),
-        theirs.stderr.decode().replace("sha256sum: ", ""),
-    )
-    return found
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["checksum.py"])
+
+    def compare(*args: str) -> tuple[int, str, str]:
+        capfdbinary.readouterr()
+        status = run(checksum.command(checksum.parse([*args])))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        out, err = capfdbinary.readouterr()
+        theirs = subprocess.run(["sha256sum", *args], capture_output=True, check=False)
+        found = (status, out, err.replace(b"checksum.py: ", b""))
+        expected = theirs.stderr.replace(b"sha256sum: ", b"")
+        assert found == (theirs.returncode, theirs.stdout, expected)
+        return status, out.decode(), found[2].decode()
+
+    return compare
 
 
 @needs_sha256sum
-def test_the_same_lines(tmp_path: Path, files: list[str]) -> None:
-    status, out, err = beside(tmp_path, *files)
+def test_the_same_lines(tmp_path: Path, files: list[str], beside: Beside) -> None:
+    status, out, err = beside(*files)
     assert (status, err) == (0, "")
     assert len(out.splitlines()) == len(files)
-    status, _, err = beside(tmp_path, "small", "none", "directory", "empty")
+    status, _, err = beside("small", "none", "directory", "empty")
     assert status == 1
     assert err == "none: No such file or directory\ndirectory: Is a directory\n"
-    beside(tmp_path, stdin=b"from a pipe" * 100_000)
-    beside(tmp_path, "small", "-", stdin=b"")
+    piped = b"from a pipe" * 100_000
+    done = run_command("checksum", "empty", "-", stdin=piped, cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        f"{hashlib.sha256(b'').hexdigest()}  empty",
+        f"{hashlib.sha256(piped).hexdigest()}  -",
+    ]
 
 
 @needs_sha256sum
-def test_the_same_check(tmp_path: Path, files: list[str]) -> None:
+def test_the_same_check(tmp_path: Path, files: list[str], beside: Beside) -> None:
     files.remove("back\\slash")  # in verdicts coreutils 9.7 escapes it, as we do; 9.1 does not
-    done = run_command("checksum", *files, cwd=tmp_path)
+    _, out, _ = beside(*files)
     sums = tmp_path / "SHA256SUMS"
-    sums.write_text(done.stdout)
-    status, out, err = beside(tmp_path, "--check", "SHA256SUMS")
+    sums.write_text(out)
+    status, out, err = beside("--check", "SHA256SUMS")
     assert (status, err) == (0, "")
     assert out.count(": OK\n") == len(files)
     (tmp_path / "small").write_bytes(b"changed")
@@ -95,18 +117,18 @@ def test_the_same_check(tmp_path: Path, files: list[str]) -> None:
     (tmp_path / "large").unlink()
     with sums.open("a") as file:
         file.write("no checksum\n")
-    status, out, err = beside(tmp_path, "--check", "SHA256SUMS")
+    status, out, err = beside("--check", "SHA256SUMS")
     assert status == 1
     assert "small: FAILED\n" in out
     assert "large: FAILED open or read\n" in out
     for options in (("--quiet",), ("--status",), ("--quiet", "--ignore-missing")):
-        assert beside(tmp_path, "--check", *options, "SHA256SUMS")[0] == 1
+        assert beside("--check", *options, "SHA256SUMS")[0] == 1
     (tmp_path / "nothing").write_text("no checksum\n")
     (tmp_path / "missing").write_text(f"{'0' * 64}  none\n")
-    status, _, err = beside(tmp_path, "--check", "nothing", "absent")
+    status, _, err = beside("--check", "nothing", "absent")
     assert status == 1
     assert "no properly formatted" in err
-    assert "no file was verified" in beside(tmp_path, "--check", "--ignore-missing", "missing")[2]
+    assert "no file was verified" in beside("--check", "--ignore-missing", "missing")[2]
 
 
 def test_other_algorithms_and_names_from_a_list(tmp_path: Path, files: list[str]) -> None:

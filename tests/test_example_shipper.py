@@ -178,10 +178,9 @@ def test_a_server_that_refuses(sink: Sink, tmp_path: Path) -> None:
     assert json.loads(state.read_text())[str(log)]["offset"] == 0
 
 
-def test_a_url_that_is_none(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    arguments = ["--to", "ftp://x", "--state", str(tmp_path / "state"), "app.log"]
-    assert load("log_shipper").main(arguments) == 1
-    assert "is no URL such as" in capfd.readouterr().err
+def test_a_url_that_is_none() -> None:
+    with pytest.raises(ValueError, match="is no URL such as"):
+        load("log_shipper").Sink("ftp://x", 1)
 
 
 def test_copytruncate_and_what_is_gone(sink: Sink, tmp_path: Path) -> None:
