@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import open_fds
+from conftest import open_fds, run
 
 from uringfile import (
     AIOFile,
@@ -402,6 +402,22 @@ async def test_what_was_never_closed_is_written_late(tmp_path: Path, engine: Any
         gc.collect()
     assert any("never closed" in message for message in messages)
     assert path.read_bytes() == b"precious"
+
+
+def test_what_was_never_closed_is_written_after_the_loop(tmp_path: Path, engine: Any) -> None:
+    async def opened() -> Any:
+        file = await async_open(tmp_path / "file", "wb", engine=engine)
+        await file.write(b"precious")
+        return file
+
+    file = run(opened())
+    with pytest.raises(RuntimeError, match="event loop"):
+        run(file.close())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        del file
+        gc.collect()
+    assert (tmp_path / "file").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("mode", ["w", "wb", "ab"])

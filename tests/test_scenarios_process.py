@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,10 +114,13 @@ def test_a_foreign_loop_is_refused_before_anything_starts(tmp_path: Path, engine
     async def first() -> None:
         opened.append(await AIOFile(path, "rb+", engine=engine))
         opened.append(await async_open(path, "rb+", engine=engine))
+        opened.append(await async_open(tmp_path / "text", "w", engine=engine))
+        await opened[1].write(b"C")
+        await opened[2].write("text")
 
     async def second() -> None:
         before = stats(engine)
-        f, stream = opened
+        f, stream, text = opened
         for call in (
             lambda: f.read(3),
             lambda: f.read_bytes(),
@@ -131,6 +136,11 @@ def test_a_foreign_loop_is_refused_before_anything_starts(tmp_path: Path, engine
             lambda: f.close(),
             lambda: stream.read(),
             lambda: stream.readline(),
+            lambda: stream.flush(),
+            lambda: stream.truncate(1),
+            lambda: stream.close(),
+            lambda: text.flush(),
+            lambda: text.close(),
         ):
             with pytest.raises(RuntimeError, match="different event loop"):
                 await call()
@@ -144,8 +154,25 @@ def test_a_foreign_loop_is_refused_before_anything_starts(tmp_path: Path, engine
         assert await opened[0].read() == b"content"
         for file in opened:
             await file.close()
+        assert path.read_bytes() == b"Content"
+        assert (tmp_path / "text").read_text() == "text"
 
     run(last(), loop)
+
+
+async def test_what_is_buffered_is_written_by_the_parent_alone(tmp_path: Path, engine: Any) -> None:
+    file = await async_open(tmp_path / "f", "ab", engine=engine)
+    await file.write(b"once")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # there may be threads
+        pid = os.fork()
+    if not pid:
+        del file
+        gc.collect()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    await file.close()
+    assert (tmp_path / "f").read_bytes() == b"once"
 
 
 def test_fork_with_reads_that_hang_on_both_sides(engine: str, data: Path) -> None:

@@ -48,6 +48,7 @@ class Buffered(FileIOWrapperBase):
 
     _ahead: io.BytesIO
     _loop: asyncio.AbstractEventLoop
+    _process: int  # that opened it
 
     def __init__(self, file: AIOFile, buffering: int = -1, *, shared: Shared | None = None) -> None:
         self.file = file
@@ -115,6 +116,7 @@ class Buffered(FileIOWrapperBase):
         if not self._seekable and mode.plus:
             raise unsupported("File or stream is not seekable.")
         self._loop = asyncio.get_running_loop()
+        self._process = os.getpid()
         if self._shared.users or self._fp is not None:
             position = 0  # a clone starts at the beginning; the other is told later
         self._shared.users += 1
@@ -132,11 +134,17 @@ class Buffered(FileIOWrapperBase):
             state = "closed" if self._closing is not None else "not open"
             raise ClosedFileError(f"I/O operation on a file that is {state}: {self.name!r}")
 
+    def _check_here(self) -> None:
+        """Raise ``RuntimeError`` in a foreign loop, before anything is changed there."""
+        if not self.file.closed:
+            self.file._driver_here()
+
     async def _close(self, position: int | None = None) -> None:
         """``position``: what the owner of a borrowed file goes on from, if not this one's."""
         if self._closing is None:
             if self._closed:
                 return
+            self._check_here()
             self._seal()
             if position is None:
                 position = self._position()
@@ -184,7 +192,7 @@ class Buffered(FileIOWrapperBase):
         self._seal()
         rest = writes.take_rest()
         try:
-            if rest:
+            if rest and os.getpid() == self._process:  # in a forked child it is the parent's
                 with suppress(OSError):
                     write_now(self.file.fileno(), rest, self._seekable)
                 warnings.warn(
@@ -341,6 +349,7 @@ class Buffered(FileIOWrapperBase):
         writes = self._writes
         while True:
             self._check_writable()
+            self._check_here()
             writes.raise_error()
             if len(self._unsent) + size <= self._write_size:
                 return
@@ -382,6 +391,7 @@ class Buffered(FileIOWrapperBase):
 
     async def _drain(self) -> None:
         """Write everything out."""
+        self._check_here()
         self._seal()
         if self._writes.size or self._writes.failed:
             await self._writes.drain(self._loop)

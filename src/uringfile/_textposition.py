@@ -121,6 +121,7 @@ class TextPosition(FileIOWrapperBase):
         core = self._buffer
         cookie = None
         if not core._closed:
+            core._check_here()
             self._settle()
             if core._fp is not None and core._seekable:
                 cookie = self.tell()
