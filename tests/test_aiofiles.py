@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import inspect
 import io
 import locale
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +21,10 @@ from unittest import mock
 
 import pytest
 from conftest import check, count, open_fds
-from suspensions import cancelled_at_each
+from suspensions import cancelled_at_each, descriptors
 
 from uringfile import _openfile, aiofiles, async_open
+from uringfile import os as aos
 from uringfile.aiofiles import threadpool
 from uringfile.aiofiles.threadpool.binary import (
     AsyncBufferedIOBase,
@@ -472,6 +475,88 @@ async def test_cancelling_leaks_no_descriptor(
     monkeypatch.setenv("URINGFILE_INLINE", "off")
     monkeypatch.setattr(_openfile, "open_cached", lambda *args: -1)
     await work(lines)
-    before = open_fds()
+    before = descriptors()
     async for _ in cancelled_at_each(lambda: work(lines)):
-        assert open_fds() - before == set()
+        assert descriptors() - before == set()
+
+
+#: A call of each coroutine that file objects have; ``some`` is text or bytes.
+CALLS: dict[str, Callable[[Any, Any], Any]] = {
+    "__anext__": lambda file, some: file.__anext__(),
+    "write": lambda file, some: file.write(some * 200_000),
+    "writelines": lambda file, some: file.writelines([some * 100_000, some]),
+    "flush": lambda file, some: file.flush(),
+    "seek": lambda file, some: file.seek(0),
+    "readline": lambda file, some: file.readline(),
+    "readlines": lambda file, some: file.readlines(10),
+    "read": lambda file, some: file.read(100_000),
+    "tell": lambda file, some: file.tell(),
+    "readinto": lambda file, some: file.readinto(bytearray(70_000)),
+    "read1": lambda file, some: file.read1(),
+    "peek": lambda file, some: file.peek(),
+    "readall": lambda file, some: file.readall(),
+    "truncate": lambda file, some: file.truncate(50_000),
+    "isatty": lambda file, some: file.isatty(),
+    "readable": lambda file, some: file.readable(),
+    "seekable": lambda file, some: file.seekable(),
+    "writable": lambda file, some: file.writable(),
+    "rollover": lambda file, some: file.rollover(),
+    "fileno": lambda file, some: file.fileno(),
+    "close": lambda file, some: file.close(),
+}
+
+KINDS = {
+    "text": lambda path: aiofiles.open(path, "r+"),
+    "bytes": lambda path: aiofiles.open(path, "rb+"),
+    "unbuffered": lambda path: aiofiles.open(path, "rb+", buffering=0),
+    "spooled": lambda path: aiofiles.tempfile.SpooledTemporaryFile(10_000),
+    "named": lambda path: aiofiles.tempfile.NamedTemporaryFile("w+"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_cancelling_any_call_of_a_file_leaks_nothing(
+    kind: str, lines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = lines.parent / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("URINGFILE_INLINE", "off")
+
+    async def work() -> None:
+        async with KINDS[kind](lines) as file:
+            coroutines = {
+                name
+                for name in dir(file)
+                if inspect.iscoroutinefunction(getattr(type(file), name, None))
+                and (name == "__anext__" or not name.startswith("_"))
+            }
+            assert coroutines <= set(CALLS)
+            some: Any = "x" if kind in ("text", "named") else b"x"
+            for name in [name for name in CALLS if name in coroutines]:
+                with contextlib.suppress(StopAsyncIteration):
+                    await CALLS[name](file, some)
+
+    await work()
+    before = descriptors()
+    async for _ in cancelled_at_each(work):
+        assert descriptors() == before
+        assert os.listdir(temporary) == []
+
+
+async def test_cancelling_scandir_leaks_nothing(tmp_path: Path) -> None:
+    """The other functions of ``aiofiles.os`` are those of ``uringfile.os``: test_os_each.py."""
+    own = {"getcwd", "path", "scandir", "wrap"}
+    for name in set(aiofiles.os.__all__) - own:
+        assert inspect.unwrap(getattr(aiofiles.os, name)) is getattr(aos, name)
+    for name in set(aiofiles.ospath.__all__) - {"abspath"}:
+        assert inspect.unwrap(getattr(aiofiles.ospath, name)) is getattr(aos.path, name)
+
+    async def work() -> None:
+        with await aiofiles.os.scandir(tmp_path) as entries:
+            assert list(entries) == []
+
+    await work()
+    before = descriptors()
+    async for _ in cancelled_at_each(work):
+        assert descriptors() == before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import inspect
 import os
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 from conftest import run
 from slow_fuse import mounted
-from suspensions import cancelled_at_each
+from suspensions import cancelled_at_each, descriptors
 from test_os import longest_delay
 
 from uringfile import _names, _osfiles
@@ -188,14 +187,6 @@ def test_none_waits_for_a_slow_file_system(tmp_path: Path) -> None:
         finally:
             os.close(file_fd)
             os.close(folder_fd)
-
-
-def descriptors() -> set[str]:
-    found = set()
-    for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found.add(f"{fd}: {os.readlink(f'/proc/self/fd/{fd}')}")
-    return found
 
 
 @pytest.mark.parametrize("by_engine", [True, False], ids=["operations", "threads"])

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import check, count, open_fds, watched_threads
-from suspensions import cancelled_at_each
+from suspensions import cancelled_at_each, descriptors
 
 from uringfile import _temporary, aiofiles, async_open, clone, tempfile
 
@@ -412,21 +412,21 @@ async def test_cancelling_leaves_nothing(
 
         monkeypatch.setattr(_open.MOUNTS, "get", lambda mount: None)
     await work()
-    before = open_fds()
+    before = descriptors()
     removing = watched_threads(monkeypatch, "unlink", "rmdir")
     async for _ in cancelled_at_each(work):
         assert os.listdir(folder) == []
-        assert open_fds() - before == set()
+        assert descriptors() - before == set()
     assert threading.get_ident() not in removing  # over a network it waits for the server
 
 
 @pytest.mark.usefixtures("_unnamed")
 async def test_cancelling_without_o_tmpfile(folder: Path) -> None:
     await _unnamed_file()
-    before = open_fds()
+    before = descriptors()
     async for _ in cancelled_at_each(_unnamed_file):
         assert os.listdir(folder) == []
-        assert open_fds() - before == set()
+        assert descriptors() - before == set()
 
 
 def test_the_end_of_a_loop_with_all_of_them_under_way(tmp_path: Path) -> None:
