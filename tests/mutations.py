@@ -49,8 +49,8 @@ MUTATIONS = [
     Mutation(
         "the in-flight table keeps the buffer",
         "src/uringfile/_driver.py",
-        "            self._in_flight[operation.token] = operation\n",
-        "            self._in_flight[operation.token] = operation\n"
+        "            self._submitted += 1\n",
+        "            self._submitted += 1\n"
         "            operation.request = (operation.opcode, *(None,) * 5)\n",
         [
             "test_lifetime.py::test_cancelled_reads_keep_their_memory",

@@ -186,16 +186,18 @@ class Driver:
     def _offer(self, operation: Operation) -> bool:
         """Give the operation to the engine; False when that is full."""
         submit = self.engine.submit
+        # In the table before the engine has it: an interrupt may come behind any step.
+        self._in_flight[operation.token] = operation
         ret = submit(*operation.request)
         if ret == -errno.EAGAIN:
             self._flush_engine()  # the submission queue may be full, and nothing else
             ret = submit(*operation.request)
-        if ret == -errno.EAGAIN:
-            return False
         if ret:
+            del self._in_flight[operation.token]
+            if ret == -errno.EAGAIN:
+                return False
             self._resolve(operation, ret)
         else:
-            self._in_flight[operation.token] = operation
             self._submitted += 1
             self._staged += 1
             if self._staged == FLUSH_BATCH or len(self._in_flight) == 1:
@@ -209,8 +211,8 @@ class Driver:
 
     def _flush_soon(self) -> None:
         if not self._flush_scheduled:
-            self._flush_scheduled = True
             self.loop.call_soon(self._flush)
+            self._flush_scheduled = True
 
     def _flush_engine(self) -> None:
         self._flushes += 1
@@ -232,27 +234,30 @@ class Driver:
             self._flush_engine()
         ready, self._ready = self._ready, 0
         if ready:
-            self._reap(drain=False)
+            self._settle(self.engine.reap(False))
         if ready in _TRANSIENT and not self._flush_scheduled:
-            self._flush_scheduled = True
             self.loop.call_later(RETRY_SECONDS, self._flush)
+            self._flush_scheduled = True
 
     # ---- back ---------------------------------------------------------------
 
     def _on_eventfd(self) -> None:
         self._wakeups += 1
-        self._reap(drain=True)
+        self._settle(self.engine.reap(True))
 
-    def _reap(self, drain: bool) -> None:
-        pairs = self.engine.reap(drain)
+    def _settle(self, pairs: list[int]) -> None:
         in_flight = self._in_flight
         each = iter(pairs)
-        for token, result in zip(each, each, strict=True):
-            operation = in_flight.pop(token, None)
-            if operation is None:
-                self._strays += 1
-            else:
-                self._resolve(operation, result)
+        try:
+            for token, result in zip(each, each, strict=True):
+                operation = in_flight.pop(token, None)
+                if operation is None:
+                    self._strays += 1
+                else:
+                    self._resolve(operation, result)
+        except BaseException:  # an interrupt: the rest comes no second time
+            self._settle([*each])
+            raise
         if pairs:
             self._poll.came()
         if self._queue:
@@ -285,10 +290,11 @@ class Driver:
         self._unoffered = False
         queue = self._queue
         while queue:
-            token, operation = next(iter(queue.items()))
+            token, operation = queue.popitem(last=False)
             if not self._offer(operation):
+                queue[token] = operation
+                queue.move_to_end(token, last=False)
                 break
-            del queue[token]
         self._flush_later()
 
     # ---- cancellation ---------------------------------------------------------
@@ -388,21 +394,22 @@ class Driver:
             self._yielding.append(waiter)
             await waiter
         else:
-            self._refilling = True
             self.loop.call_soon(self._refill)
+            self._refilling = True
             await asyncio.sleep(0)  # resumed behind _refill
 
     def _refill(self) -> None:
         """A new turn: one may go on, or twice as many as last time if they left a rest."""
+        self._refilling = False
         self._let_go = 1 if self.budget <= 0 else 2 * self._let_go
         self.budget = TURN_BUDGET
         for _ in range(min(self._let_go, len(self._yielding))):
             waiter = self._yielding.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-        self._refilling = bool(self._yielding)
-        if self._refilling:
+        if self._yielding:
             self.loop.call_soon(self._refill)
+            self._refilling = True
 
     # ---- about ------------------------------------------------------------------
 
