@@ -107,7 +107,7 @@ def unsent(path: str, place: Place | None) -> list[Unsent]:
         return [log._replace(offset=place.offset)]
     rotated = []
     for name in glob.glob(glob.escape(path) + "[.-]*"):
-        status = os.stat(name)
+        status = os.lstat(name)  # a link that dangles is no file that was renamed
         if stat.S_ISREG(status.st_mode) and status.st_ino != inode and not name.endswith(OTHERS):
             rotated.append((status.st_mtime_ns, name, status.st_ino))
     rotated.sort()

@@ -111,6 +111,7 @@ def test_rotation_and_restarts(sink: Sink, tmp_path: Path) -> None:
     append(log, *range(30, 35))
     (tmp_path / "app.log.1").rename(tmp_path / "app.log.2")
     (tmp_path / "app.log.2.gz").write_bytes(gzip.compress(b"line 0\n"))
+    (tmp_path / "app.log-latest").symlink_to("none")
     log.rename(tmp_path / "app.log.1")
     append(log, *range(35, 40))
     log.rename(tmp_path / "app.log-20250101")
