@@ -227,11 +227,12 @@ static struct request *last_of(struct posix_aio_engine *engine, const struct uf_
 static int stop(struct posix_aio_engine *engine, struct request *request)
 {
 	struct request *last;
+	int ret = AIO_CANCELED;
 
 	request->unwanted = 1;
-	while ((last = last_of(engine, request->lane)) && last->unwanted)
-		if (aio_cancel(last->cb.aio_fildes, &last->cb) == AIO_NOTCANCELED)
-			break;
+	while (ret != AIO_NOTCANCELED && ret >= 0 && (last = last_of(engine, request->lane)) &&
+	       last->unwanted)
+		ret = aio_cancel(last->cb.aio_fildes, &last->cb);
 	return aio_error(&request->cb) != EINPROGRESS;
 }
 

@@ -450,3 +450,29 @@ driver = f._driver
 """
     expected = "ended 1" if engine == "posix_aio" else "ended 0"
     assert expected in check(code, engine, PYTHONWARNINGS="ignore")
+
+
+def test_a_cancellation_when_all_descriptors_were_closed_from_outside() -> None:
+    """As programs do that become a daemon: aio_cancel(3) answers EBADF then."""
+    count("posix_aio")
+    code = """
+import asyncio, contextlib, os
+from uringfile import AIOFile
+async def main():
+    ends = os.pipe()
+    f = await AIOFile(ends[0], "rb", engine="posix_aio")
+    reading = asyncio.ensure_future(f.read(1))
+    await asyncio.sleep(0.05)
+    pipe = os.fstat(ends[0])
+    for fd in range(3, 100):
+        with contextlib.suppress(OSError):
+            if fd not in ends and os.path.samestat(os.fstat(fd), pipe):
+                os.close(fd)
+                print("closed")
+    reading.cancel()
+    await asyncio.wait([reading], timeout=10)
+    print(reading.cancelled(), flush=True)
+    os._exit(0)
+asyncio.run(main())
+"""
+    assert check(code, timeout=30) == "closed\nTrue\n"
