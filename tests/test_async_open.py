@@ -420,6 +420,26 @@ def test_what_was_never_closed_is_written_after_the_loop(tmp_path: Path, engine:
     assert (tmp_path / "file").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+def test_what_was_never_closed_is_written_in_order(tmp_path: Path, mode: str, engine: Any) -> None:
+    """Also behind a write that is in flight when the loop ends."""
+    blocks = [bytes([i]) * 50_000 for i in range(8)]
+
+    async def opened(path: Path) -> Any:
+        file = await async_open(path, mode, engine=engine)
+        for block in blocks:
+            await file.write(block)
+        return file
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in "abcdefgh":
+            file = asyncio.run(opened(tmp_path / name))
+            del file
+            gc.collect()
+            assert (tmp_path / name).read_bytes() == b"".join(blocks)
+
+
 @pytest.mark.parametrize("mode", ["w", "wb", "ab"])
 async def test_what_was_never_closed_is_written_from_a_cycle_too(
     tmp_path: Path, mode: str, engine: Any

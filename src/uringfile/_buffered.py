@@ -190,9 +190,10 @@ class Buffered(FileIOWrapperBase):
         if writes is None or self._closed or self.file.closed:
             return
         self._seal()
-        rest = writes.take_rest()
+        here = os.getpid() == self._process  # in a forked child it is the parent's to write
         try:
-            if rest and os.getpid() == self._process:  # in a forked child it is the parent's
+            rest = writes.take_rest(self._landed() if here else None)
+            if rest and here:
                 with suppress(OSError):
                     write_now(self.file.fileno(), rest, self._seekable)
                 warnings.warn(
@@ -203,6 +204,18 @@ class Buffered(FileIOWrapperBase):
                 )
         finally:
             self.file._release_from_file_object()
+
+    def _landed(self) -> int | None:
+        """How much of the write in flight is in the file, if that will not change any more."""
+        extent = self._writes.in_flight
+        driver = self.file._driver
+        if extent is None or driver is None or not self._loop.is_closed() or not self._seekable:
+            return None
+        driver.close()  # it may have been cancelled
+        if not self.file.mode.appending:
+            return 0  # once more, in its place
+        offset, end = extent
+        return min(max(os.fstat(self.file.fileno()).st_size, offset), end) - offset
 
     # ---- the position -------------------------------------------------------------
 

@@ -107,12 +107,24 @@ class WriteBack:
         if error is not None:
             raise error
 
-    def take_rest(self) -> list[tuple[int, bytes]]:
-        """What is queued and not in flight, for a last attempt without a loop."""
+    @property
+    def in_flight(self) -> tuple[int, int] | None:
+        """Offset and end of the extent that is being written."""
+        if self._running is None or self._running.done or not self._queue:
+            return None
+        offset, data = self._queue[0]
+        return offset, offset + len(data)
+
+    def take_rest(self, landed: int | None = None) -> list[tuple[int, bytes]]:
+        """What is queued and not in flight, for a last attempt without a loop; when the engine
+        has ended, also what was in flight, but for the ``landed`` first bytes of it."""
         rest = list(self._queue)
-        self._queue.clear()
-        if self._running is not None and not self._running.done:
+        if self.in_flight and landed is None:
             del rest[:1]
+        elif self.in_flight:
+            offset, data = rest[0]
+            rest[0] = (offset + (landed or 0), data[landed:])
+        self._queue.clear()
         return rest
 
 
