@@ -9,6 +9,28 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
+def shield(future: asyncio.Future[T]) -> asyncio.Future[T]:
+    """As ``asyncio.shield``: whoever awaits it may be cancelled, the future goes on. Should it
+    then fail, nobody is told: that of Python 3.14 logs such an error."""
+    if future.done():
+        return future
+    waiter: asyncio.Future[T] = future.get_loop().create_future()
+
+    def tell(future: asyncio.Future[T]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if waiter.done():
+            return
+        if future.cancelled():
+            waiter.cancel()
+        elif error is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(future.result())
+
+    future.add_done_callback(tell)
+    return waiter
+
+
 class Done:
     """Stands for work that there was none of."""
 
@@ -52,4 +74,4 @@ class Background(Generic[T]):
 
     async def wait(self) -> T:
         """Its result. A caller that is cancelled is released at once, and the work goes on."""
-        return await asyncio.shield(self._result)
+        return await shield(self._result)

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
+from uringfile._background import shield
 from uringfile._executor import call_in_thread
 from uringfile._loop import running_driver
 from uringfile._native_engine import copy_data, fd_is_local, new_scratch
@@ -76,7 +77,7 @@ async def copyfile(
     driver.in_threads += 1
     work = call_in_thread(driver.loop, copy.run)
     try:
-        await asyncio.shield(work)
+        await shield(work)
     except asyncio.CancelledError:
         copy.stopped = True
         await settle(_end_of(work))

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from uringfile._background import shield
 from uringfile._driver import Driver, raise_for
 from uringfile._engine import ASYNC, CLOSE, OPENAT
 from uringfile._errors import Filename
@@ -97,7 +98,7 @@ async def close_descriptor(
     elif driver.serves(CLOSE) and len(fds) == 1:
         # By a worker: what the last close of a file does, its caller's thread does.
         _, future = driver.start(CLOSE | ASYNC, descriptor)
-        _raise_unless_closed(await asyncio.shield(future), filename)
+        _raise_unless_closed(await shield(future), filename)
     else:
         try:
             await in_thread(driver, NO_DESCRIPTOR, _close, fds, filename)
@@ -178,7 +179,7 @@ async def in_thread(
             drop_result()
 
     future.add_done_callback(finish)
-    awaited = asyncio.shield(future)
+    awaited = shield(future)
     try:
         return await awaited
     except BaseException:  # also a coroutine that is closed instead of cancelled

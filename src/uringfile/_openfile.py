@@ -12,6 +12,7 @@ from collections.abc import Generator
 from functools import partial
 from typing import Any, TypeVar
 
+from uringfile._background import shield
 from uringfile._direct import DirectIO
 from uringfile._driver import Driver, runs_here
 from uringfile._engine import ASYNC, EngineName
@@ -277,7 +278,7 @@ class OpenFile:
         driver.cancel_holders(descriptor, writes=self._stream_io is not None, filename=self.name)
         self._closing = driver.loop.create_task(self._release(driver, descriptor))
         self._closing.add_done_callback(partial(self._released, driver, descriptor))
-        await asyncio.shield(self._closing)
+        await shield(self._closing)
 
     def detach(self) -> int:
         """Let go of the descriptor without closing it: it is the caller's from now on.

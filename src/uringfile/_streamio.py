@@ -12,6 +12,7 @@ import asyncio
 import errno
 from typing import Any
 
+from uringfile._background import shield
 from uringfile._blocks import as_bytes, new_block
 from uringfile._driver import Driver, raise_for
 from uringfile._engine import READ, WRITE
@@ -74,7 +75,7 @@ class StreamIO:
 
     async def _result(self, operation: Operation, future: asyncio.Future[int]) -> int:
         try:
-            return await asyncio.shield(future)
+            return await shield(future)
         except asyncio.CancelledError:
             self._driver.cancel(operation)
             raise
