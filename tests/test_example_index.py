@@ -8,7 +8,6 @@ import os
 import random
 import re
 import sys
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +151,7 @@ def test_memory_does_not_grow_with_the_file(path: str, monkeypatch: pytest.Monke
 
     async def main(lines: int) -> None:
         a_file(path, lines)
+        tracemalloc = pytest.importorskip("tracemalloc")  # PyPy has none
         tracemalloc.start()
         try:
             await jsonl_index.build(path, "id")
