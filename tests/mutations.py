@@ -435,6 +435,13 @@ MUTATIONS = [
         ["test_faults.py::test_a_kernel_that_takes_nothing_does_not_hold_the_loop"],
     ),
     Mutation(
+        "so does one whose thread is not woken",
+        "csrc/ring.c",
+        "\t\tif (!tries--)\n\t\t\treturn -EAGAIN;\n",
+        "",
+        ["test_faults.py::test_a_kernel_thread_that_is_not_woken_does_not_hold_the_loop"],
+    ),
+    Mutation(
         "a failed sync fails for ever",
         "src/uringfile/_inodefile.py",
         "        if -ret in _LASTING_SYNC_ERRORS and self._sync_error is None:\n",

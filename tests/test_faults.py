@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import sqpoll_engine
 from native_build import run_with
 
 from uringfile import _native
@@ -118,3 +119,41 @@ def test_a_kernel_that_takes_nothing_does_not_hold_the_loop(fault_build: Path, d
     done = run_with(fault_build, [sys.executable, "-c", STUBBORN, str(data)])
     assert done.returncode == 0, done.stderr
     assert done.stdout == "went on\n"
+
+
+# With SQPOLL only to wake the kernel's thread, and to wait for it, is a call.
+ASLEEP = """
+import asyncio, sys
+from uringfile._native import lib
+from uringfile import AIOFile
+
+async def read_many(f):
+    lib.uf_fault_arm(lib.UF_FAULT_ENTER, 1, 1, 1 << 40)
+    reads = [asyncio.ensure_future(f.read(8, 8 * i)) for i in range(200)]
+    await asyncio.sleep(0.05)
+    struck = lib.uf_fault_struck(lib.UF_FAULT_ENTER)
+    lib.uf_fault_disarm()
+    found = await asyncio.wait_for(asyncio.gather(*reads), 20)
+    assert [int.from_bytes(block, "big") for block in found] == list(range(0, 1600, 8))
+    return struck
+
+async def main(path):
+    async with AIOFile(path, "rb", engine="io_uring") as f:
+        f._inline = False
+        for _ in range(50):
+            await asyncio.sleep(0.1)  # until it has fallen asleep
+            if await read_many(f):
+                return
+        raise AssertionError("it never sleeps")
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_a_kernel_thread_that_is_not_woken_does_not_hold_the_loop(
+    fault_build: Path, data: Path
+) -> None:
+    sqpoll_engine().destroy()
+    command = [sys.executable, "-c", ASLEEP, str(data)]
+    done = run_with(fault_build, command, URINGFILE_SQPOLL_MS="2")
+    assert done.returncode == 0, done.stderr
