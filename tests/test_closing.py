@@ -348,11 +348,13 @@ def test_idle_engines_leave_the_workers_to_others(data: Path) -> None:
 
 @pytest.mark.parametrize("text", ["soon", "-1", "1.5", "٣", "9" * 12])
 @pytest.mark.parametrize(
-    "variable", ["URINGFILE_POLL_US", "URINGFILE_SQPOLL_MS", "URINGFILE_INLINE"]
+    "variable",
+    ["URINGFILE_POLL_US", "URINGFILE_SQPOLL_MS", "URINGFILE_INLINE", "URINGFILE_SLOW_MS"],
 )
 async def test_a_bad_variable_is_named(
     monkeypatch: pytest.MonkeyPatch, data: Path, variable: str, text: str
 ) -> None:
+    monkeypatch.setenv("URINGFILE_DEBUG", "1")
     monkeypatch.setenv(variable, text)
     gc.collect()
     before = len(os.listdir("/proc/self/fd"))

@@ -103,10 +103,10 @@ class Driver:
         self._submitted = self._cancelled = 0
         self._flushes = self._wakeups = self._retried = self._strays = 0
         self.in_threads = self.demoted = 0
-        self._watch = watch_of(loop)
         self._staged = 0  # since the last flush
         self._ready = 0  # what the last flush answered, until it is dealt with
         try:
+            self._watch = watch_of(loop)
             self._poll = AdaptivePoll(loop)
             loop.add_reader(engine.eventfd, self._on_eventfd)
         except BaseException:
