@@ -478,3 +478,30 @@ async def main():
 asyncio.run(main())
 """
     assert check(code, timeout=30) == "closed\nTrue\n"
+
+
+def test_a_warning_that_is_an_error_spares_no_engine_its_end() -> None:
+    """A read that POSIX AIO cannot stop, in each of two loops."""
+    count("posix_aio")
+    code = """
+import atexit
+
+def end():
+    print([driver.alive for driver in drivers], len(_inflight._immortal))
+
+atexit.register(end)  # before the library's own, and so called after it
+
+import asyncio, os, uringfile
+from uringfile import _inflight
+files, drivers = [], []
+async def main(loop):
+    f = await uringfile.AIOFile(os.pipe()[0], "rb", engine="posix_aio")
+    loop.create_task(f.read(1000))
+    await asyncio.sleep(0.05)
+    files.append(f)
+    drivers.append(f._driver)
+loops = [asyncio.new_event_loop() for _ in range(2)]
+for loop in loops:
+    loop.run_until_complete(main(loop))
+"""
+    assert "[False, False] 2\n" in check(code, PYTHONWARNINGS="error::ResourceWarning")

@@ -103,8 +103,9 @@ def _all_drivers() -> list[Driver]:
 
 @atexit.register
 def _end_all() -> None:
-    for driver in _all_drivers():
-        driver.end_at_exit()
+    with contextlib.ExitStack() as ends:  # each, though a ResourceWarning may be an error
+        for driver in _all_drivers():
+            ends.callback(driver.end_at_exit)
 
 
 def _forget_all() -> None:
