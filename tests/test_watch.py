@@ -17,6 +17,9 @@ from test_driver import driver, fake, open_on_fake, turns  # noqa: F401  (fixtur
 
 import uringfile
 from uringfile import AIOFile, _inflight
+from uringfile._driver import Driver
+from uringfile._engine import READ
+from uringfile._fd import Descriptor
 
 
 @asynccontextmanager
@@ -128,3 +131,38 @@ async def test_demotions_and_threads_are_counted(engine: Any, data: Path) -> Non
 def test_leaked_buffers_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_inflight, "_immortal", [b"one", b"two"])
     assert _inflight.leaked_buffers() == 2
+
+
+async def test_who_is_told_may_start_operations(
+    fake: FakeEngine,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a handler does that starts an eager task."""
+    monkeypatch.setenv("URINGFILE_DEBUG", "1")
+    monkeypatch.setenv("URINGFILE_SLOW_MS", "0")
+    loop = asyncio.get_running_loop()
+    driver = Driver(loop, fake, None)  # noqa: F811
+    for _ in range(2):
+        driver.start(READ, Descriptor(99), b"x", 1)
+    told = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record)
+            driver.start(READ, Descriptor(99), b"x", 1)
+
+    handler = Handler()
+    logger = logging.getLogger("uringfile")
+    monkeypatch.setattr(logger, "disabled", False)
+    logger.addHandler(handler)
+    try:
+        assert driver._watch is not None
+        driver._watch._report()
+    finally:
+        logger.removeHandler(handler)
+    assert len(told) == 2
+    loop.remove_reader(fake.eventfd)
+    fake.flush()
+    for operation in fake.pending():
+        fake.complete(operation.token, -errno.ECANCELED)
+    driver.close()

@@ -70,7 +70,7 @@ class Watch:
     def _report(self) -> None:
         self._scheduled = False
         now = time.monotonic()
-        for token, (operation, since, _) in self._pending.items():
+        for token, (operation, since, _) in list(self._pending.items()):
             if now - since >= self._limit and token not in self._reported:
                 self._reported.add(token)
                 _logger.warning("%s", _sentence(self.describe(operation)))
