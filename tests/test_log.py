@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from conftest import check, open_fds, run, watched_threads
 
-from uringfile import ClosedFileError, CorruptLogError, LogWriter
+from uringfile import ClosedFileError, CorruptLogError, LogReader, LogWriter
+from uringfile._loop import running_driver
 
 
 @pytest.fixture
@@ -290,6 +291,28 @@ async def test_a_cancelled_open_leaves_nothing_open(path: Path, engine: Any) -> 
         async with LogWriter(path, engine=engine):
             pass
     assert {fd for fd in open_fds() - before if str(path) in fd} == set()
+
+
+@pytest.mark.parametrize("kind", ["LogWriter", "LogReader", "follow"])
+async def test_closed_while_it_opens(path: Path, engine: Any, kind: str) -> None:
+    path.write_bytes(b"x\n")
+    if kind == "LogWriter":
+        log: Any = LogWriter(path, engine=engine)
+    else:
+        log = LogReader(path, engine=engine, follow=kind == "follow")
+    async with LogReader(path, engine=engine):  # the driver is there
+        pass
+    before = open_fds()
+    if kind == "LogReader":
+        asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(log.close()))
+        running_driver(engine).budget = 0  # or it would open at once
+    opening = asyncio.ensure_future(log.open())
+    if kind != "LogReader":
+        await asyncio.sleep(0)
+        await log.close()
+    with pytest.raises(ClosedFileError):
+        await asyncio.wait_for(opening, 20)
+    assert open_fds() == before
 
 
 async def test_permissions_and_other_kinds_of_files(path: Path, engine: Any) -> None:

@@ -235,8 +235,8 @@ class LogWriter(GroupCommit):
 
         Its name and what is in it are durable then. Raises what ``open`` raises,
         ``BlockingIOError`` if the log has another owner, ``CorruptLogError`` if a framed log
-        is damaged, ``ClosedFileError`` after ``close``. Cancelled, it leaves nothing open; the
-        file it may have made, or may make a moment later.
+        is damaged, ``ClosedFileError`` after ``close``, also when that is called meanwhile.
+        Cancelled, it leaves nothing open; the file it may have made, or may make a moment later.
         """
         async with self._opening:
             if self._closed:
@@ -245,7 +245,11 @@ class LogWriter(GroupCommit):
                 return None
             driver = running_driver(self._engine)
             path = await in_thread(driver, NO_DESCRIPTOR, os.path.realpath, self._path)
-            self._begin(await open_log(driver, path, self._shape))
+            file = await open_log(driver, path, self._shape)
+            if self._closed:  # meanwhile
+                await file.close(None)
+                raise ClosedFileError(f"{self.name!r} was closed during open()")
+            self._begin(file)
             self._is_open = True
             _open_logs.add(self)
             return self._file.descriptor.fd

@@ -136,13 +136,16 @@ class LogReader:
         """Open the log; nothing, if it is open. A path that is to be followed need not exist.
 
         Raises what ``open`` raises, ``ValueError`` for what is no regular file, and
-        ``ClosedFileError`` after ``close()``.
+        ``ClosedFileError`` after ``close()``, also when that is called meanwhile.
         """
         async with self._lock:
             if self._closed:
                 raise ClosedFileError(f"{self.path!r} was closed; make a new reader to open it")
             if not self._is_open:
                 await self._open()
+                if self._closed:  # meanwhile
+                    await self.close()
+                    raise ClosedFileError(f"{self.path!r} was closed during open()")
                 self._is_open = True
 
     async def _open(self) -> None:
