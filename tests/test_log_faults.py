@@ -25,8 +25,10 @@ from fake_engine import FakeEngine, Submitted
 from test_driver import driver, fake, turns  # noqa: F401  (fixtures)
 
 from uringfile import LogWriter, _log
+from uringfile._commit import LOOK_SECONDS
 from uringfile._driver import Driver
 from uringfile._engine import ASYNC, FDATASYNC, FTRUNCATE, WRITE
+from uringfile._logfile import LogFile
 
 OpenLog = Callable[..., Awaitable[LogWriter]]
 
@@ -600,3 +602,27 @@ async def test_a_full_disk(small: Path, engine: Any, sync: Any) -> None:
     os.truncate(small / "old", 1000)
     async with LogWriter(path, sync=sync, engine=engine) as log:
         assert await log.append(b"new\n") == 4
+
+
+async def test_a_path_that_cannot_be_looked_at(
+    tmp_path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is in the file, and so acknowledged: whether the file was moved away is asked
+    again later."""
+
+    def refuse(*_: Any) -> bool:
+        raise PermissionError(errno.EACCES, "refused")
+
+    async with LogWriter(tmp_path / "log", engine=engine) as log:
+        monkeypatch.setattr(LogFile, "is_at_path", refuse)
+        for where in ("before the record has a place", "behind its write"):
+            log._looked = log._driver.loop.time() - 2 * LOOK_SECONDS
+            if where == "behind its write":
+                monkeypatch.setattr(log, "_look_at_once", lambda: None)
+            await log.append(b"x\n")
+        log._looked = 0.0
+        with pytest.raises(PermissionError):
+            await log.reopen()
+        await log.append(b"x\n")
+        monkeypatch.undo()
+    assert (tmp_path / "log").read_bytes() == b"x\n" * 3

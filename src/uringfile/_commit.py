@@ -163,7 +163,8 @@ class GroupCommit:
                 await self._write(batch, begun)
                 written = time.perf_counter()
                 if self._driver.loop.time() - self._looked > LOOK_SECONDS:
-                    await self._look()  # before those go on who have waited
+                    with contextlib.suppress(OSError):  # it is asked again
+                        await self._look()  # before those go on who have waited
                 self._flying = None
                 following, begun = self._overlap(batch)
                 self._open_limit()
@@ -323,8 +324,9 @@ class GroupCommit:
         now = self._driver.loop.time()
         if self._file.local and now - self._looked > LOOK_SECONDS:
             self._looked = now
-            if not self._file.is_at_path():
-                self._seal(REOPEN)
+            with contextlib.suppress(OSError):
+                if not self._file.is_at_path():
+                    self._seal(REOPEN)
 
     async def _look(self) -> None:
         file = self._file
