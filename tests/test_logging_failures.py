@@ -249,8 +249,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert time.monotonic() - start < 5
     assert handler.dropped == 91
     for _ in range(2):
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="No space left") as full:
             handler.flush()
+        assert full.value.filename == "/dev/full"
     assert len(errors.records) == 1
     with pytest.raises(OSError, match="No space left"):
         handler.close()
@@ -381,8 +382,9 @@ def test_a_failing_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pause: 
         patch.setattr(os, "fdatasync", fail)
         logger.info("one")
         time.sleep(pause)  # the handler's thread meets the error, or flush() does
-        with pytest.raises(OSError, match="at the disk"):
+        with pytest.raises(OSError, match="at the disk") as failed:
             handler.flush()
+        assert failed.value.filename == str(tmp_path / "log")
         logger.info("two")
         with pytest.raises(OSError, match="at the disk"):
             handler.flush()

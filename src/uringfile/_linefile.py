@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from io import TextIOWrapper
 from typing import Any
 
@@ -33,6 +35,15 @@ class LineFile:
         """Asked for each time: a number that was closed may be another file's."""
         return self.stream.fileno()
 
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """The functions of ``os`` do not know the name of what a descriptor is of."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = self.stream.name
+            raise
+
     def write(self, lines: list[str]) -> int:
         """Write the lines; the answer is how many of them.
 
@@ -43,7 +54,8 @@ class LineFile:
             self._rest = memoryview(self._encode("".join(lines)))
             self.unfinished = len(lines)
         while self._rest:
-            self._rest = self._rest[os.write(self._fd(), self._rest) :]
+            with self._named_errors():
+                self._rest = self._rest[os.write(self._fd(), self._rest) :]
         written = self.unfinished
         self.unfinished = 0
         return written
@@ -77,8 +89,9 @@ class LineFile:
 
     def sync(self) -> None:
         """fdatasync(2), where there is a disk behind it."""
-        if stat.S_ISREG(os.fstat(self._fd()).st_mode):
-            os.fdatasync(self._fd())
+        with self._named_errors():
+            if stat.S_ISREG(os.fstat(self._fd()).st_mode):
+                os.fdatasync(self._fd())
 
     def is_at(self, path: str) -> bool:
         """Whether it still is the file of that name."""
