@@ -271,11 +271,11 @@ async def test_spooled_as_the_standard_one(mode: str, max_size: int) -> None:
             assert await ours.readline() == theirs.readline()
             assert ours.tell() == theirs.tell()
             assert await ours.readlines() == theirs.readlines()
-            assert await ours.truncate(3) == theirs.truncate(3)
+            assert await ours.truncate(3) == (theirs.truncate(3) or 3)  # None before Python 3.11
             assert ours.rolled == theirs._rolled
             ours.seek(0)
             assert await ours.read() == of("one")
-            assert await ours.truncate(50) == theirs.truncate(50)
+            assert await ours.truncate(50) == (theirs.truncate(50) or 50)
             assert ours.rolled == theirs._rolled
             assert ours.mode == theirs.mode
             await ours.rollover()
