@@ -1,5 +1,5 @@
 /* Random sequences of calls on an engine, with faults put in, against the eight sentences of
- * csrc/engine_api.h. tests/fuzz.py compiles and runs it: for libFuzzer, or with a main() of
+ * csrc/engine_api.h. tests/sanitize.py compiles and runs it: for libFuzzer, or with a main() of
  * its own (-DSEEDS), which makes its inputs from numbers, for what libFuzzer cannot run under.
  *
  * The file holds a pattern and is only ever written that pattern, so that each read can be
@@ -265,9 +265,9 @@ static void submit(void)
 	if (rig.n_ops == MOST_OPS)
 		return;
 	memset(op, 0, sizeof(*op));
-	op->opcode = choice % 16 < UF_OPCODES ? (int)(choice % 16) : UF_READ;
-	op->from_pipe = op->opcode == UF_READ && choice & 16;
-	op->flags = (choice & 32 ? UF_BATCH : 0) | (choice & 64 ? UF_ASYNC : 0);
+	op->flags = (choice & 2 ? UF_BATCH : 0) | (choice & 4 ? UF_ASYNC : 0);
+	op->opcode = (choice >> 3) % UF_OPCODES;
+	op->from_pipe = op->opcode == UF_READ && choice & 1;
 	if (op->opcode != UF_READ && op->opcode != UF_WRITE)
 		op->flags &= ~UF_BATCH;
 	op->fd = op->opcode == UF_OPENAT ? AT_FDCWD : op->from_pipe ? rig.pipe[0] : rig.file;

@@ -373,8 +373,10 @@ class SimulatedEngine(FakeEngine):
             os.ftruncate(fd, offset)
         elif opcode == _engine.FADVISE:
             os.posix_fadvise(fd, offset, length & 0xFFFFFFFF, length >> 32)
-        else:
+        elif opcode == _engine.FALLOCATE:
             os.posix_fallocate(fd, offset, length)
+        else:
+            raise NotImplementedError(_engine.OPCODE_NAMES[opcode])
         return 0
 
     def _endure(self, fd: int, file: FileState) -> None:
