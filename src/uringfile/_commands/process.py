@@ -111,4 +111,4 @@ class Output:
                 await self.write(chunk)
         finally:
             reading.cancel()
-            await asyncio.wait([reading])
+            await asyncio.gather(reading, return_exceptions=True)
