@@ -649,6 +649,25 @@ async def test_text_through_a_pipe(pipe: tuple[int, int], engine: Any) -> None:
         assert await file.readline() == ""
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+async def test_a_byte_order_mark_in_front_of_a_pipe(
+    pipe: tuple[int, int], encoding: str, engine: Any
+) -> None:
+    reader, writer = pipe
+    async with async_open(writer, "w", encoding=encoding, closefd=False, engine=engine) as file:
+        await file.write("a")
+        await file.write("b")
+    assert os.read(reader, 100) == "ab".encode(encoding)
+
+
+async def test_a_byte_order_mark_behind_what_cannot_be_encoded(tmp_path: Path, engine: Any) -> None:
+    async with async_open(tmp_path / "file", "w", encoding="utf-16", engine=engine) as file:
+        with pytest.raises(UnicodeEncodeError):
+            await file.write("\udc80")
+        await file.write("a")
+    assert (tmp_path / "file").read_bytes() == "a".encode("utf-16")
+
+
 async def test_writing_to_a_pipe(pipe: tuple[int, int], engine: Any) -> None:
     reader, writer = pipe
     async with async_open(writer, "w", closefd=False, engine=engine) as file:
