@@ -164,3 +164,31 @@ def test_one_pool_for_a_thread_that_drops_and_a_loop_that_waits() -> None:
     finally:
         sys.unraisablehook = previous
     assert unraisable == []
+
+
+async def test_a_file_that_a_thread_collects_while_its_loop_ends(data: Path, engine: Any) -> None:
+    """The loop may be closed before it gets to what a thread has told it to close."""
+
+    async def opened() -> AIOFile:
+        return await AIOFile(data, "rb", engine=engine)
+
+    async def collected_elsewhere(file: list[AIOFile]) -> None:
+        collecting = threading.Thread(target=file.clear)
+        collecting.start()
+        collecting.join()
+        asyncio.get_running_loop().stop()  # in this very turn, before any callback
+
+    def main() -> None:
+        loop = asyncio.new_event_loop()
+        file = [loop.run_until_complete(opened())]
+        task = loop.create_task(collected_elsewhere(file))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert task.done()
+        loop.close()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        before = open_fds()
+        await asyncio.to_thread(main)
+        assert open_fds() == before

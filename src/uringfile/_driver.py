@@ -22,7 +22,7 @@ from threading import get_ident
 from typing import Any
 
 from uringfile._batch import CachedReads
-from uringfile._ending import drivers, end_engine, leak_all
+from uringfile._ending import close_dropped, drivers, end_engine, leak_all
 from uringfile._engine import KIND, OPCODE_NAMES, READ, Engine, EngineInfo
 from uringfile._errors import ClosedFileError, Filename, os_error
 from uringfile._fd import Descriptor
@@ -93,6 +93,8 @@ class Driver:
         self._queue: OrderedDict[int, Operation] = OrderedDict()
         # And those that their descriptor's share has no room for.
         self._held = HeldBack(engine)
+        # What other threads have collected, for the loop's thread, or the end, to close.
+        self._dropped: deque[Descriptor] = deque()
         self._capacity = engine.capacity
         self._unoffered = False  # whether there is room for what is in the queue
         self._tokens = itertools.count()
@@ -115,7 +117,7 @@ class Driver:
         self._thread = threading.current_thread()
         # It must not refer to self. Interpreter exit is _ending's.
         self._finalizer = weakref.finalize(
-            self, end_engine, engine, self._in_flight, self._queue, self._held
+            self, end_engine, engine, self._in_flight, self._queue, self._held, self._dropped
         )
         self._finalizer.atexit = False
         drivers.add(self)
@@ -359,9 +361,18 @@ class Driver:
     def drop(self, descriptor: Descriptor) -> None:
         """Close a descriptor whose file was never closed, from whatever thread collects it."""
         if threading.get_ident() != self.thread_id and self.loop.is_running():
-            self.loop.call_soon_threadsafe(self._drop, descriptor)
+            self._dropped.append(descriptor)
+            with contextlib.suppress(RuntimeError):  # closed just now
+                self.loop.call_soon_threadsafe(self._drop_waiting)
+            if not self.alive:
+                close_dropped(self._dropped)
         else:
             self._drop(descriptor)
+
+    def _drop_waiting(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._drop(self._dropped.popleft())
 
     def _drop(self, descriptor: Descriptor) -> None:
         self.forget(descriptor.fd)
@@ -452,7 +463,7 @@ class Driver:
             leak_all(self._in_flight)
         elif self._finalizer.detach():
             # Called by name: by now weakref may have shut its finalizers down.
-            end_engine(self.engine, self._in_flight, self._queue, self._held)
+            end_engine(self.engine, self._in_flight, self._queue, self._held, self._dropped)
 
     def forget_after_fork(self) -> None:
         """In the child: drop its copies of the parent's descriptors, and nothing else."""

@@ -9,9 +9,11 @@ import os
 import time
 import warnings
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING
 
 from uringfile._engine import CLOSE, KIND, READ, Engine
+from uringfile._fd import Descriptor
 from uringfile._held import HeldBack
 from uringfile._inflight import InFlight, Operation, leak
 
@@ -24,7 +26,13 @@ LINGER_SECONDS = 0.5
 STUBBORN_SECONDS = 0.05
 
 
-def end_engine(engine: Engine, in_flight: InFlight, queue: InFlight, held: HeldBack) -> None:
+def end_engine(
+    engine: Engine,
+    in_flight: InFlight,
+    queue: InFlight,
+    held: HeldBack,
+    dropped: deque[Descriptor],
+) -> None:
     """Refuse, cancel, reap until nothing is in flight; keep for ever what does not stop.
     What is queued never was in flight; descriptors that it should close are closed here."""
     try:
@@ -51,12 +59,20 @@ def end_engine(engine: Engine, in_flight: InFlight, queue: InFlight, held: HeldB
     finally:
         leak_all(in_flight)
         engine.destroy()
+        close_dropped(dropped)
     if in_flight:
         warnings.warn(
             f"{len(in_flight)} operations did not stop; their buffers are kept for ever",
             ResourceWarning,
             stacklevel=2,
         )
+
+
+def close_dropped(dropped: deque[Descriptor]) -> None:
+    """Descriptors whose files were never closed. Several threads may do this at once."""
+    with contextlib.suppress(IndexError):
+        while True:
+            dropped.popleft().close_when_idle()
 
 
 def _cancel_all(engine: Engine, in_flight: InFlight) -> set[int]:
