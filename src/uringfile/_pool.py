@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import mmap
+import sys
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator
@@ -28,6 +29,12 @@ _LARGE = 1 << 20
 # MADV_WIPEONFORK (Linux 4.14), which the mmap module lacks; the same number everywhere but on
 # PA-RISC.
 _WIPEONFORK = 18
+
+# Without a GIL the last reference that another thread drops counts when the thread that made the
+# object runs Python code again, which a loop that sleeps does not: so somebody who waits has it
+# wake up now and then.
+_DROPS_COME_LATE = not getattr(sys, "_is_gil_enabled", lambda: True)()
+_DROPS_SECONDS = 0.02
 
 
 class BufferPool:
@@ -91,6 +98,8 @@ class BufferPool:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         self._serve()  # past those who were cancelled
+        if _DROPS_COME_LATE:
+            self._serve_again(future)
         try:
             return self._hand_out(await future)
         except BaseException:  # also a coroutine that is closed instead of cancelled
@@ -143,6 +152,11 @@ class BufferPool:
                 return
             except RuntimeError:  # closed, and so is who waited
                 self._waiting.popleft()
+
+    def _serve_again(self, future: asyncio.Future[int]) -> None:
+        self._serve()
+        if not future.done():
+            future.get_loop().call_later(_DROPS_SECONDS, self._serve_again, future)
 
     def _serve(self) -> None:
         while self._waiting and self._free:
