@@ -338,7 +338,6 @@ def test_idle_engines_leave_the_workers_to_others(data: Path) -> None:
     for engine in engines:
         assert engine.submit(READ, fd, pin(bytearray(8)), 8, 0, 1) == 0
         engine.flush()
-    for engine in engines:
         while not engine.reap(True):
             assert engine.wait(10_000) == 1
     for engine in engines:
