@@ -163,6 +163,12 @@ class Backlog:
             self.dropped += n
             self.dropped_since += n
 
+    def take_dropped_since(self) -> int:
+        """How many no note tells of, of which one is written now."""
+        with self._room:
+            n, self.dropped_since = self.dropped_since, 0
+        return n
+
     def wake(self) -> None:
         """To be called after an append while ``asleep``."""
         # If end() comes between these two, its asleep = True is the later one.

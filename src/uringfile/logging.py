@@ -298,8 +298,7 @@ class FileHandler(logging.FileHandler):
             self.stream = None  # _open() may fail
 
     def _note_of_dropped(self) -> str:
-        n = self._backlog.dropped_since
-        self._backlog.dropped_since -= n
+        n = self._backlog.take_dropped_since()
         record = self._own_record(logging.WARNING, "%d log records were not written", n)
         try:
             line = self.format(record) + self.terminator
