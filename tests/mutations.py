@@ -404,7 +404,7 @@ MUTATIONS = [
     # ---- fairness ----
     Mutation(
         "what is cached yields the loop",
-        "src/uringfile/_driver.py",
+        "src/uringfile/_turns.py",
         "TURN_BUDGET = 256\n",
         "TURN_BUDGET = 1 << 60\n",
         [

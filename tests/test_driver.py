@@ -16,11 +16,12 @@ import pytest
 from conftest import run
 from fake_engine import FakeEngine
 
-from uringfile import AIOFile, ClosedFileError, _driver, _ending, _loop
+from uringfile import AIOFile, ClosedFileError, _ending, _loop
 from uringfile._driver import Driver
 from uringfile._engine import ASYNC, BATCH, CLOSE, FSYNC, OPENAT, READ, WRITE
 from uringfile._fd import Descriptor
 from uringfile._poll import MOST_CREDIT, PAUSE, VARIABLE, AdaptivePoll
+from uringfile._turns import TURN_BUDGET
 
 
 async def turns(n: int = 10) -> None:
@@ -259,7 +260,7 @@ async def test_budget_lets_the_loop_run(driver: Driver) -> None:
     driver.loop.call_soon(ran.append, 1)
     await driver.yield_turn()
     assert ran == [1]
-    assert driver.budget == _driver.TURN_BUDGET
+    assert driver.budget == TURN_BUDGET
 
 
 # ---- staying awake ---

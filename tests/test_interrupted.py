@@ -11,11 +11,11 @@ import pytest
 from fake_engine import FakeEngine
 from test_driver import driver, fake, start, turns  # noqa: F401  (fixtures)
 
-from uringfile import _driver
 from uringfile._driver import Driver
 from uringfile._engine import OPENAT, READ
 from uringfile._fd import Descriptor
 from uringfile._native_engine import pin
+from uringfile._turns import TURN_BUDGET
 
 
 def interrupt_behind(
@@ -138,4 +138,4 @@ async def test_while_the_next_turn_is_scheduled(
     with pytest.raises(KeyboardInterrupt):
         await driver.yield_turn()
     await asyncio.wait_for(asyncio.gather(*[driver.yield_turn() for _ in range(3)]), 20)
-    assert driver.budget == _driver.TURN_BUDGET
+    assert driver.budget == TURN_BUDGET

@@ -96,7 +96,7 @@ LAYERS = [
     {"_logdamage", "_logbatch", "_logpolicy"},
     {"_decoding"},
     {"_native_engine", "_fd", "_inflight", "_batch", "_pool"},
-    {"_ending", "_inotify", "_watch", "_held"},
+    {"_ending", "_inotify", "_watch", "_held", "_turns"},
     {"_choice", "_driver"},
     {"_loop", "_open"},
     {"_names"},

@@ -31,13 +31,8 @@ from uringfile._inflight import InFlight, Operation, leaked_buffers
 from uringfile._native_engine import new_scratch
 from uringfile._poll import AdaptivePoll
 from uringfile._stats import Stats
+from uringfile._turns import Turns
 from uringfile._watch import PendingOperation, describe, watch_of
-
-# What inline completions may cost in one turn of the loop before they yield, in units of
-# about 2 us: one for an operation, and one for each further 16 KiB that is copied (0.5 to 4 us,
-# the latter into memory that has never been touched).
-TURN_BUDGET = 256
-COPY_SHIFT = 14
 
 # Inline reads up to this size go through scratch memory and are copied out of it: cheaper
 # than a fresh bytes object (measured: 0.84 against 1.08 us at 4 KiB, even at 32 KiB).
@@ -70,15 +65,14 @@ else:
         return get_ident() == driver.thread_id and driver.loop.is_running()
 
 
-class Driver:
+class Driver(Turns):
     """Owned by its loop, through the reader that it registers; freed with it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine, reason: str | None) -> None:
-        self.loop = loop
+        super().__init__(loop)
         self.engine = engine
         self.thread_id = threading.get_ident()
         self.reason = reason
-        self.budget = TURN_BUDGET
         self.inline = 0
         self.read_nowait = engine.read_nowait
         self.scratch, self.scratch_buffer = new_scratch(INLINE_SIZE)
@@ -99,9 +93,6 @@ class Driver:
         self._unoffered = False  # whether there is room for what is in the queue
         self._tokens = itertools.count()
         self._flush_scheduled = False
-        self._yielding: deque[asyncio.Future[None]] = deque()
-        self._let_go = 1
-        self._refilling = False
         self._submitted = self._cancelled = 0
         self._flushes = self._wakeups = self._retried = self._strays = 0
         self.in_threads = self.demoted = 0
@@ -393,34 +384,6 @@ class Driver:
             for operation in self._in_flight.values()
         )
         return lost == descriptor.holders
-
-    # ---- fairness -------------------------------------------------------------
-
-    async def yield_turn(self) -> None:
-        """Let the rest of the loop run. The first goes on in the next turn; who comes while
-        that is to come goes on in the order of coming, in some later turn, and then with at
-        least one operation."""
-        if self._refilling:
-            waiter: asyncio.Future[None] = self.loop.create_future()
-            self._yielding.append(waiter)
-            await waiter
-        else:
-            self.loop.call_soon(self._refill)
-            self._refilling = True
-            await asyncio.sleep(0)  # resumed behind _refill
-
-    def _refill(self) -> None:
-        """A new turn: one may go on, or twice as many as last time if they left a rest."""
-        self._refilling = False
-        self._let_go = 1 if self.budget <= 0 else 2 * self._let_go
-        self.budget = TURN_BUDGET
-        for _ in range(min(self._let_go, len(self._yielding))):
-            waiter = self._yielding.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-        if self._yielding:
-            self.loop.call_soon(self._refill)
-            self._refilling = True
 
     # ---- about ------------------------------------------------------------------
 

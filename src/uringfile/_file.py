@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from uringfile._blocks import as_bytes, new_block
-from uringfile._driver import COPY_SHIFT, INLINE_SIZE, raise_for, runs_here
+from uringfile._driver import INLINE_SIZE, raise_for, runs_here
 from uringfile._engine import READ, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
@@ -16,6 +16,7 @@ from uringfile._manyfile import ManyFile, pin_writable
 from uringfile._native_engine import copy, inside, pin
 from uringfile._openfile import MAX_OFFSET
 from uringfile._text import codec_at
+from uringfile._turns import COPY_SHIFT
 
 # A cached read is copied on the loop's thread in pieces of this size (40 to 250 us), so that
 # the turn's budget can step in between. Sequential reads of 1 MiB: 0.85 of a plain read();

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from uringfile._batch import GROUP, Batch, Requests
 from uringfile._blocks import new_block
-from uringfile._driver import COPY_SHIFT, raise_for
+from uringfile._driver import raise_for
 from uringfile._engine import BATCH, READ, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
 from uringfile._inodefile import InodeFile
 from uringfile._native_engine import address, pin
 from uringfile._openfile import MAX_OFFSET, bad_offset
+from uringfile._turns import COPY_SHIFT
 
 # What counts as short.
 _SHORT = 64 * 1024

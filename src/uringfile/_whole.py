@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-from uringfile._driver import COPY_SHIFT, INLINE_SIZE, Driver
+from uringfile._driver import INLINE_SIZE, Driver
 from uringfile._engine import EngineName
 from uringfile._file import AIOFile
 from uringfile._loop import running_driver
@@ -19,6 +19,7 @@ from uringfile._native_engine import new_scratch
 from uringfile._newlines import check_newline
 from uringfile._open import MOUNTS
 from uringfile._text import check_codec
+from uringfile._turns import COPY_SHIFT
 
 StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 P = TypeVar("P", bound=StrOrBytesPath)

@@ -26,7 +26,6 @@ from simulation.operations import ERRORS, Faults
 from uringfile import (
     _batch,
     _commit,
-    _driver,
     _ending,
     _file,
     _gather,
@@ -35,6 +34,7 @@ from uringfile import (
     _manyfile,
     _openfile,
     _poll,
+    _turns,
 )
 from uringfile._driver import Driver
 from uringfile._engine import CLOSE, FDATASYNC
@@ -377,7 +377,7 @@ class World:
             (_logopen, "is_local", self._is_local),
             (_batch, "read_many_nowait", self.engine.read_many_nowait),
             # Smaller, so that a short simulation gets to see both sides of them.
-            (_driver, "TURN_BUDGET", rng.choice([2, 16, 256])),
+            (_turns, "TURN_BUDGET", rng.choice([2, 16, 256])),
             (_file, "_INLINE_PIECE", rng.choice([64, 1 << 20])),
             (_file, "_UNSIZED_PIECE", rng.choice([64, 1 << 16])),
             (_manyfile, "_SHORT", rng.choice([128, 1 << 16])),
