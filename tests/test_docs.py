@@ -82,7 +82,7 @@ def test_the_operations_are_the_contracts() -> None:
     """Of the recipe for a new operation: what every operation has beside its number."""
     contract = (ROOT / "csrc" / "engine_api.h").read_text()
     comment = contract.partition("/*\n * Operations")[2].partition("*/")[0]
-    ring = (ROOT / "csrc" / "engine_uring.c").read_text()
+    ring = (ROOT / "csrc" / "uring_sqe.c").read_text()
     for name in _engine.OPCODE_NAMES:
         assert name.upper() in comment, name
         assert f"[UF_{name.upper()}] = " in ring, name
