@@ -11,6 +11,7 @@ import mmap
 import os
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections import Counter
@@ -202,6 +203,8 @@ def run_python(
     code: str, *args: str, timeout: float = 60, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a program in an interpreter of its own, for tests that may crash or hang it."""
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):  # it has its one allocator
+        environment.pop("PYTHONMALLOC", None)
     return subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", code, *args],
         capture_output=True,

@@ -60,4 +60,7 @@ def test_a_shielded_future(end: str, expected: Any) -> None:
 async def test_a_future_that_is_done() -> None:
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     future.set_result(7)
-    assert shield(future) is future
+    order: list[str] = []
+    future.add_done_callback(lambda _: order.append("callback"))
+    assert await shield(future) == 7
+    assert order == ["callback"]

@@ -13,6 +13,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from pathlib import Path
@@ -24,6 +25,11 @@ from suspensions import cancelled_at_each
 
 from uringfile import AIOFile, LogWriter, _loop, async_open, pending_operations
 from uringfile._native_engine import ffi, pin
+
+NEEDS_MALLOC = pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="a Python without a GIL cannot use malloc, whose memory is soon used again",
+)
 
 HUNG_READ = """
 import asyncio, os, sys, uringfile
@@ -198,6 +204,7 @@ def test_cancelled_reads_keep_their_memory(engine: Any) -> None:
     check(CANARIES, engine, PYTHONWARNINGS="ignore", PYTHONMALLOC="malloc")
 
 
+@NEEDS_MALLOC
 def test_that_the_canaries_would_notice(tmp_path: Path) -> None:
     """The same program with the in-flight table's reference taken away must fail."""
     broken = CANARIES.replace(
@@ -297,6 +304,7 @@ def test_cancelled_batches_and_buffers_keep_their_memory(engine: Any, program: s
     check(program, engine, PYTHONWARNINGS="ignore", PYTHONMALLOC="malloc")
 
 
+@NEEDS_MALLOC
 @pytest.mark.parametrize("program", [BATCHES, POOL], ids=["batches", "pool"])
 def test_that_canaries_of_batches_and_buffers_would_notice(program: str) -> None:
     broken = FORGETFUL + program

@@ -11,9 +11,8 @@ T = TypeVar("T")
 
 def shield(future: asyncio.Future[T]) -> asyncio.Future[T]:
     """As ``asyncio.shield``: whoever awaits it may be cancelled, the future goes on. Should it
-    then fail, nobody is told: that of Python 3.14 logs such an error."""
-    if future.done():
-        return future
+    then fail, nobody is told: that of Python 3.14 logs such an error. It suspends in any case,
+    so that what was to be done first when the future is done has been done."""
     waiter: asyncio.Future[T] = future.get_loop().create_future()
 
     def tell(future: asyncio.Future[T]) -> None:
@@ -74,4 +73,4 @@ class Background(Generic[T]):
 
     async def wait(self) -> T:
         """Its result. A caller that is cancelled is released at once, and the work goes on."""
-        return await shield(self._result)
+        return await (self._result if self.done else shield(self._result))
