@@ -80,11 +80,12 @@ def _duplicate(fd: int) -> int:
         return -1
 
 
-def as_descriptor(fd: Any) -> int:
-    """The number. Raises ``TypeError`` and ``OverflowError``."""
-    number = operator.index(fd)
-    if not -(2**31) <= number < 2**31:
-        raise OverflowError(f"a descriptor is a C int, which {number} is not")
+def c_integer(value: Any, bits: int = 32) -> int:
+    """What the kernel is to be given, as an ``int`` that fits. Raises ``TypeError`` and
+    ``OverflowError``, where an operation that has begun would never end."""
+    number = operator.index(value)
+    if not -(1 << bits - 1) <= number < 1 << bits - 1:
+        raise OverflowError(f"{number} does not fit into a C integer of {bits} bits")
     return number
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import operator
 import os
 import sys
 from functools import partial
@@ -27,7 +26,7 @@ from uringfile._loop import running_driver
 from uringfile._names import (
     FileDescriptorOrPath,
     StrOrBytesPath,
-    as_descriptor,
+    c_integer,
     encoded,
     failure,
     lease,
@@ -65,7 +64,7 @@ async def open(
     path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None
 ) -> int:
     """openat(2), with O_CLOEXEC: a descriptor. Cancelled, it leaves none open."""
-    flags |= os.O_CLOEXEC
+    flags, mode = c_integer(flags) | os.O_CLOEXEC, c_integer(mode)
     if dir_fd is None and not flags & ~_PLAIN_FLAGS:
         fd = open_cached(running_driver(), os.fspath(path), flags)
         if fd >= 0:
@@ -77,7 +76,7 @@ async def open(
         flags,
         mode,
         dir_fd=dir_fd,
-        length=operator.index(mode) & 0o7777,
+        length=mode & 0o7777,
         offset=flags,
         on_orphan=close_orphan,
     )
@@ -86,7 +85,7 @@ async def open(
 
 async def close(fd: int) -> None:
     """close(2). The descriptor is closed in any case, also if this is cancelled."""
-    fd = as_descriptor(fd)
+    fd = c_integer(fd)
     await close_descriptor(running_driver(), Descriptor(fd), fd, at_once=False)
 
 
@@ -107,7 +106,7 @@ async def rmdir(path: StrOrBytesPath, *, dir_fd: int | None = None) -> None:
 
 async def mkdir(path: StrOrBytesPath, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
     """mkdirat(2)."""
-    length = operator.index(mode) & 0o7777
+    length = c_integer(mode) & 0o7777
     await on_path(MKDIRAT, os.mkdir, path, mode, dir_fd=dir_fd, length=length)
 
 
@@ -175,6 +174,7 @@ async def symlink(
 
 async def ftruncate(fd: int, length: int) -> None:
     """ftruncate(2)."""
+    fd, length = c_integer(fd), c_integer(length, 64)
     if running_driver().serves(FTRUNCATE):
         await _perform_on(fd, FTRUNCATE, 0, length)
     else:
@@ -191,6 +191,7 @@ async def truncate(path: FileDescriptorOrPath, length: int) -> None:
 
 async def posix_fallocate(fd: int, offset: int, length: int, /) -> None:
     """posix_fallocate(3): the file has room on the disk for these bytes, and is as long."""
+    fd, offset, length = c_integer(fd), c_integer(offset, 64), c_integer(length, 64)
     if min(offset, length) >= 0 and running_driver().serves(FALLOCATE):
         try:
             await _perform_on(fd, FALLOCATE, length, offset)

@@ -12,7 +12,7 @@ import stat as _stat
 from uringfile._names import (
     FileDescriptorOrPath,
     StrOrBytesPath,
-    as_descriptor,
+    c_integer,
     on_executor,
     stat_any,
     stat_descriptor,
@@ -105,7 +105,7 @@ async def sameopenfile(fd1: int, fd2: int) -> bool:
 
 async def _fstat(fd: int) -> os.stat_result:
     try:
-        return await stat_descriptor(as_descriptor(fd))
+        return await stat_descriptor(c_integer(fd))
     except OSError as error:
         error.filename = None
         raise
