@@ -212,7 +212,9 @@ def make_environment(name: str, peer: Peer, folder: Path) -> Path:
         pip("--python", str(python), "install", "--no-deps", f"{name}=={peer.version}")
     (site,) = environment.glob("lib/python*/site-packages")
     (site / PACKAGE.name).symlink_to(PACKAGE)
-    (site / "sitecustomize.py").write_text(peer.shim)
+    # Not sitecustomize: Debian's Python has one of its own, which comes first.
+    (site / "peer_shim.py").write_text(peer.shim)
+    (site / "peer_shim.pth").write_text("import peer_shim\n")
     return python
 
 

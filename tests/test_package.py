@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import release
 from conftest import run_python
+from native_build import why_no_build
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "uringfile"
@@ -25,6 +26,8 @@ PACKAGE = ROOT / "src" / "uringfile"
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An sdist, and a wheel that was built from it."""
     pytest.importorskip("build")
+    if (reason := why_no_build()) is not None:
+        pytest.skip(reason)
     out = tmp_path_factory.mktemp("dist")
     subprocess.run(
         [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)],
