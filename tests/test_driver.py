@@ -11,11 +11,13 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import run
 from fake_engine import FakeEngine
 
+import uringfile
 from uringfile import AIOFile, ClosedFileError, _ending, _loop
 from uringfile._driver import Driver
 from uringfile._engine import ASYNC, BATCH, CLOSE, FSYNC, OPENAT, READ, WRITE
@@ -616,3 +618,24 @@ def test_one_driver_for_each_loop() -> None:
     assert first is second
     third, _ = run(both())
     assert third is not first
+
+
+def test_what_is_no_number_leaves_nothing_in_flight(engine: str, tmp_path: Path) -> None:
+    """cffi refuses it when the operation is in the table already."""
+
+    async def main() -> None:
+        async with AIOFile(tmp_path / "file", "wb+", engine=engine) as file:  # type: ignore[arg-type]
+            odd: Any = 1.5
+            for call in (
+                lambda: file.write(b"x", odd),
+                lambda: file.write(b"x" * 100_000, odd),
+                lambda: file.write_many([(b"a", odd), (b"b", odd)]),
+                lambda: file.truncate(odd),
+                lambda: file.allocate(odd),
+                lambda: file.allocate(10, odd),
+            ):
+                with pytest.raises(TypeError):
+                    await call()
+                assert not uringfile.pending_operations()
+
+    run(main())

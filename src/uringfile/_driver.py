@@ -181,7 +181,15 @@ class Driver(Turns):
         submit = self.engine.submit
         # In the table before the engine has it: an interrupt may come behind any step.
         self._in_flight[operation.token] = operation
-        ret = submit(*operation.request)
+        try:
+            ret = submit(*operation.request)
+        except (TypeError, OverflowError) as error:  # no number: the engine has not seen it
+            del self._in_flight[operation.token]
+            future = self._futures.get(operation.token)
+            if future is not None and not future.done():
+                future.set_exception(error)
+            self._resolve(operation, -errno.EINVAL)
+            return True
         if ret == -errno.EAGAIN:
             self._flush_engine()  # the submission queue may be full, and nothing else
             ret = submit(*operation.request)
