@@ -91,6 +91,13 @@ def count(name: str) -> None:
     _ran[name] += 1
 
 
+def pytest_collection_finish() -> None:
+    """What pytest has collected stays to the end: no gc.collect() of a test need look at it."""
+    gc.collect()
+    if hasattr(gc, "freeze"):  # not on PyPy
+        gc.freeze()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name in ENGINE_NAMES:
         terminalreporter.write_line(f"{name}: {MISSING[name] or f'{_ran[name]} tests'}")
