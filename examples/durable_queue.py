@@ -29,6 +29,7 @@ import itertools
 import os
 import struct
 import sys
+import time
 import zlib
 from typing import NamedTuple
 
@@ -195,7 +196,7 @@ class Queue:
             pass  # there is one now
         file = await AIOFile(f"{self.path}/cursor", "rb+")
         try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            await lock(file.fileno())
             self._cursor = self._read_to = self._stored_cursor()
         except BaseException:
             await file.close()
@@ -260,6 +261,17 @@ class Queue:
 
 
 # ---- the command -----------------------------------------------------------------------
+
+
+async def lock(fd: int, seconds: float = 0.5) -> None:
+    """An exclusive flock(2), or ``BlockingIOError``. A process that was killed lets go of its own
+    a moment after its end: io_uring closes files in the background."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        await asyncio.sleep(0.005)
+    return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 async def command(args: argparse.Namespace) -> int:
