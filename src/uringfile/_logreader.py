@@ -112,8 +112,8 @@ class LogReader:
         self._position = offset  # of the next byte to read
         self._splitter = self._new_splitter(offset)
         self._overhead = self._splitter.overhead
-        # Where zeros began that went on to the end of the file, and where that was.
         self._may_be_unwritten = not framed and b"\0" not in separator
+        # Where zeros began that went on to the end of the file, and where that was.
         self._blank = (-1, -1)
         self._data_at = 0  # no zeros before that are unwritten
         # What stood at the end when that was last looked at, and what of it is known to be
