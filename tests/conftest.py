@@ -9,6 +9,7 @@ import gc
 import importlib
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -89,6 +90,13 @@ def count(name: str) -> None:
     if reason is not None:
         pytest.skip(reason)
     _ran[name] += 1
+
+
+def pytest_configure() -> None:
+    """What a shell starts in the background, in a script, ignores SIGINT, and so would each
+    program that a test interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
