@@ -124,6 +124,7 @@ LAYERS = [
     {"_logreader"},
     {"_fileobject"},
     {"_buffered"},
+    {"_writing"},
     {"_reading"},
     {"_binary", "_textposition"},
     {"_textfile"},

@@ -13,7 +13,7 @@ from uringfile._fd import refuse_copy
 from uringfile._file import AIOFile
 
 if TYPE_CHECKING:
-    from uringfile._buffered import Buffered
+    from uringfile._writing import BufferedWriting
 
 Self = TypeVar("Self", bound="FileIOWrapperBase")
 
@@ -40,7 +40,7 @@ class FileIOWrapperBase(ABC):
 
     @property
     @abstractmethod
-    def _core(self) -> Buffered:
+    def _core(self) -> BufferedWriting:
         """The object that buffers: this one, or the one beneath the text."""
 
     # ---- opening and closing ------------------------------------------------------

@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, TypeVar
 
 from uringfile._background import Background
-from uringfile._buffered import Buffered
 from uringfile._file import AIOFile
 from uringfile._fileobject import unsupported
 from uringfile._shared import Shared
+from uringfile._writing import BufferedWriting
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -30,7 +30,7 @@ _DIRECT_SIZE = 64 * 1024
 _LINES_COST = 64
 
 
-class BufferedReading(Buffered):
+class BufferedReading(BufferedWriting):
     """Bytes of a file in any mode, buffered both ways."""
 
     def __init__(self, file: AIOFile, buffering: int = -1, *, shared: Shared | None = None) -> None:
