@@ -87,7 +87,7 @@ def test_dict_config(tmp_path: Path, name: str) -> None:
     logger.debug("not this")
     logger.info("grüße")
     (handler,) = logger.handlers
-    assert type(handler).__module__ == "uringfile.logging"
+    assert type(handler) is {c.__name__: c for c in (FileHandler, RotatingFileHandler)}[name]
     assert isinstance(handler, logging.FileHandler)
     assert handler.baseFilename == str(path)
     assert repr(handler) == f"<{name} {path} (INFO)>"

@@ -95,6 +95,8 @@ LAYERS = [
     },
     {"_cookie", "_newlines", "_window", "_background", "_executor", "_rotation", "_frames_search"},
     {"_backlog", "_linefile"},
+    {"_filehandler"},
+    {"_rotatinghandler"},
     {"logging"},
     {"_logdamage", "_logbatch", "_logpolicy"},
     {"_decoding"},
