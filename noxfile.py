@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from platform import machine
 
 import nox
 
@@ -58,10 +59,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """The package's own, and those that its users see."""
+    """The package's own, and those that its users see: of what is installed, elsewhere."""
     session.install("--editable", ".[test,dev]")
     session.run("mypy")
-    session.run("python", "-m", "pytest", "-q", "tests/test_typing.py")
+    session.install(".", "pyright[nodejs]")  # with the interpreter that pyright is written for
+    with tempfile.TemporaryDirectory() as elsewhere, session.chdir(elsewhere):
+        shutil.copy(ROOT / "tests/typing_examples.py", "users.py")
+        session.run("mypy", "--strict", "users.py")
+        session.run("pyright", "--pythonpath", f"{session.bin}/python", "users.py")
 
 
 @nox.session
@@ -70,30 +75,35 @@ def docs(session: nox.Session) -> None:
     session.run("mkdocs", "build", "--strict", "--site-dir", session.create_tmp())
 
 
+def one(session: nox.Session, kind: str, suffix: str) -> Path:
+    """The FILE of ``nox -s sdist -- FILE``, or else a new one."""
+    if session.posargs and session.posargs[0].endswith(suffix):
+        return Path(session.posargs.pop(0)).resolve()
+    out = Path(session.create_tmp())
+    shutil.rmtree(out)
+    session.run("python", "-m", "build", f"--{kind}", "--outdir", str(out))
+    return next(out.glob(f"*{suffix}"))
+
+
 @nox.session
 def sdist(session: nox.Session) -> None:
     """The sdist holds what git knows; unpacked it installs, and its tests run."""
     session.install("build", "check-manifest")
     session.run("check-manifest")
-    out = Path(session.create_tmp())
-    shutil.rmtree(out)
-    session.run("python", "-m", "build", "--sdist", "--outdir", str(out))
-    (archive,) = out.glob("*.tar.gz")
-    shutil.unpack_archive(archive, out, filter="data")
-    session.install(f"{archive}[test]")
-    pytest(session, next(out.glob("*/tests")))
+    archive = one(session, "sdist", ".tar.gz")
+    session.install(f"uringfile[test] @ {archive.as_uri()}")
+    with tempfile.TemporaryDirectory() as out:
+        shutil.unpack_archive(archive, out, filter="data")
+        pytest(session, next(Path(out).glob("*/tests")))
 
 
 @nox.session
 def wheel(session: nox.Session) -> None:
     """The wheel of this machine installs where there is no compiler, and its tests pass."""
     session.install("build", "auditwheel")
-    out = Path(session.create_tmp())
-    shutil.rmtree(out)
-    session.run("python", "-m", "build", "--wheel", "--outdir", str(out))
-    (built,) = out.glob("*.whl")
-    session.run("auditwheel", "show", str(built))
-    session.install(f"uringfile[test] @ {built.as_uri()}", env={"CC": "false"})
+    archive = one(session, "wheel", ".whl")
+    session.run("auditwheel", "show", str(archive))
+    session.install(f"uringfile[test] @ {archive.as_uri()}", env={"CC": "false"})
     pytest(session, ROOT / "tests")
 
 
@@ -135,14 +145,50 @@ def wheels(session: nox.Session) -> None:
 
 
 @nox.session
+def benchmarks(session: nox.Session) -> None:
+    """A new benchmarks/REPORT.md: 20 minutes, on a machine that does nothing else."""
+    if option := {"--final", "--no-benchmarks"} & {*session.posargs}:
+        session.skip(f"not done: benchmarks/REPORT.md is as it was ({option.pop()})")
+    session.install("--editable", ".[bench]")
+    results = Path(session.create_tmp(), "results.json")
+    session.run("python", "-m", "benchmarks.run", "--json", str(results), "--report", "benchmarks")
+
+
+@nox.session
 def release(session: nox.Session) -> None:
-    """The checklist of a release; ``-- --final`` asks for its date, too (tests/release.py)."""
-    session.run("python", "-m", "tests.release", *session.posargs)
-    session.install("build", "twine")
+    """The checklist of a release, as CONTRIBUTING.md has it.
+
+    ``-- --no-benchmarks`` leaves the report of the benchmarks as it is. So does ``-- --final``,
+    which is for a tree with that report, and the date in the changelog, committed.
+    """
+    final = ["--final"] if "--final" in session.posargs else []
+    session.run("python", "-m", "tests.release", *final)
+    session.notify("benchmarks", posargs=session.posargs)
+    for name in ("lint", "types", "docs", "dist", "wheels-3.10", "wheels-3.14t"):
+        session.notify(name, posargs=[])
+    session.notify("distributions", posargs=final)
+
+
+@nox.session
+def dist(session: nox.Session) -> None:
+    """dist/ with nothing but the sdist."""
+    session.install("build")
     shutil.rmtree("dist", ignore_errors=True)
-    session.run("python", "-m", "build")
+    session.run("python", "-m", "build", "--sdist")
+
+
+@nox.session
+def distributions(session: nox.Session) -> None:
+    """What is in dist/ is whole, and what of it this machine can install works."""
+    session.install("twine")
     files = sorted(map(str, Path("dist").iterdir()))
     session.run("twine", "check", "--strict", *files)
     session.run("python", "-m", "tests.release", *session.posargs, *files)
-    for name in ("lint", "types", "docs", "sdist", "wheel"):
-        session.notify(name, posargs=[])
+    for name, pattern in (
+        ("sdist", "*.tar.gz"),
+        ("wheel", f"*-abi3-manylinux*_{machine()}.whl"),
+    ):
+        found = [*Path("dist").glob(pattern)]
+        if len(found) != 1:
+            session.error(f"dist/ has not one {pattern}")
+        session.notify(name, posargs=[str(found[0])])

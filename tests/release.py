@@ -4,8 +4,9 @@
 
 The version stands in one place, and the changelog has an entry for it; the benchmarks' report is
 of this version, and not old; the README's links lead somewhere. Each FILE, an sdist or a wheel,
-has the version and what belongs into it. With --final the entry must have a date, and git
-nothing that is not committed. ``nox -s release`` makes the files, tests them, and asks this.
+has the version and what belongs into it. With --final the entry must have a date, git nothing
+that is not committed, and no wheel may be missing among FILEs. ``nox -s release`` makes the files,
+tests them, and asks this.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORT_DAYS = 60
 
 IN_SDIST = {"setup.py", "csrc/build_native.py", "csrc/engine_api.h", "tests/conftest.py", "LICENSE"}
+WHEELS = [
+    (python, libc, machine)
+    for python in ("cp310-abi3", "cp314-cp314t")
+    for libc in ("manylinux", "musllinux")
+    for machine in ("x86_64", "aarch64")
+]
 IN_WHEEL = {"uringfile/py.typed", "uringfile/seccomp.json", "uringfile/__init__.py"}
 
 
@@ -50,9 +57,12 @@ def entries() -> dict[str, tuple[str, str]]:
 
 def changelog(final: bool) -> Iterator[str]:
     date, text = entries().get(version(), ("", ""))
+    unreleased = entries().get("Unreleased", ("", ""))[1]
     if final and (not re.fullmatch(r"\d{4}-\d\d-\d\d", date) or not text):
         yield f"CHANGELOG.md has no entry '## [{version()}] - YYYY-MM-DD'"
-    if not text and not entries().get("Unreleased", ("", ""))[1]:
+    if final and unreleased:
+        yield f"CHANGELOG.md has entries that are unreleased: they belong to {version()}"
+    if not text and not unreleased:
         yield f"CHANGELOG.md has no entry for {version()}, and none that is unreleased"
 
 
@@ -126,6 +136,16 @@ def distribution(path: Path) -> Iterator[str]:
         yield f"{path.name}: version {found}, not {version()}"
 
 
+def missing(files: list[Path]) -> Iterator[str]:
+    """Each wheel has a file of its own."""
+    names = [path.name for path in files]
+    if not any(name.endswith(".tar.gz") for name in names):
+        yield "no sdist"
+    for tags in WHEELS:
+        if not any(re.search(r"-{}-{}_\w+_{}\b".format(*tags), name) for name in names):
+            yield f"no wheel {'-'.join(tags)}"
+
+
 def problems(files: list[Path], *, final: bool = False) -> Iterator[str]:
     yield from changelog(final)
     yield from report(datetime.date.today())
@@ -133,6 +153,8 @@ def problems(files: list[Path], *, final: bool = False) -> Iterator[str]:
         yield from links(document)
     if final:
         yield from git()
+        if files:
+            yield from missing(files)
     for path in files:
         yield from distribution(path)
 

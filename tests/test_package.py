@@ -210,6 +210,42 @@ def test_the_version_stands_in_one_place() -> None:
     assert not re.search(r"^version = \"", (ROOT / "pyproject.toml").read_text(), re.M)
 
 
+UNRELEASED = "# Changelog\n\n## [Unreleased]\n\n- one\n"
+RELEASED = (
+    f"## [Unreleased]\n\n## [{release.version()}] - 2030-01-02\n\n- one\n\n## [0.0.1]\n\n- no\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        (RELEASED, []),
+        (UNRELEASED, ["no entry '## [", "unreleased: they belong to"]),
+        (RELEASED.replace(" - 2030-01-02", ""), ["no entry '## ["]),
+        (RELEASED.replace("- one\n", ""), ["no entry '## [", "none that is unreleased"]),
+        (UNRELEASED + RELEASED.partition("\n\n")[2], ["unreleased: they belong to"]),
+    ],
+)
+def test_the_changelog_of_a_release(
+    text: str, wrong: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "src/uringfile").mkdir(parents=True)
+    (tmp_path / "src/uringfile/__init__.py").write_text(f'__version__ = "{release.version()}"\n')
+    (tmp_path / "CHANGELOG.md").write_text(text)
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    found = list(release.changelog(final=True))
+    assert len(found) == len(wrong)
+    assert all(part in problem for part, problem in zip(wrong, found, strict=True))
+
+
+def test_a_release_has_all_its_wheels() -> None:
+    wheels = ["uringfile-1-{}-{}_2_28_{}.whl".format(*tags) for tags in release.WHEELS]
+    names = ["uringfile-1.tar.gz", *wheels]
+    assert list(release.missing([*map(Path, names)])) == []
+    for i, name in enumerate(names):
+        assert len(list(release.missing([Path(n) for n in names if n != name]))) == 1, i
+
+
 def test_links_lead_somewhere() -> None:
     for document in sorted(ROOT.glob("*.md")):
         assert list(release.links(document)) == []
