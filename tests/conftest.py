@@ -249,6 +249,15 @@ async def _end(loop: asyncio.AbstractEventLoop) -> None:
     await loop.shutdown_default_executor()
 
 
+async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    """Wait for what goes on in the background."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while not condition():
+        assert loop.time() < end, "it never became true"
+        await asyncio.sleep(0.002)
+
+
 async def nothing_in_flight(engine: Any = None) -> None:
     """Until all that was submitted has completed: what still runs at the end of the loop a
     ``ResourceWarning`` tells of."""

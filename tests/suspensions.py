@@ -18,32 +18,35 @@ MOMENTS = ("pending", "done")
 
 
 async def cancelled_at_each(
-    work: Callable[[], Coroutine[Any, Any, Any]], limit: int = 200
-) -> AsyncIterator[tuple[int, str]]:
-    """Yields after each cancellation, when what went on in the background is done.
+    work: Callable[[], Coroutine[Any, Any, Any]], *, at_once: bool = False, limit: int = 200
+) -> AsyncIterator[bool]:
+    """Yields after each cancellation whether the task ended by it; when what went on in the
+    background is done, or ``at_once``.
 
     The work may take the cancellation or finish in spite of it, but raise nothing else.
     """
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     for moment in MOMENTS:
         k = 1
-        while await _cancelled_at(work, k, moment):
-            await settled()
-            yield k, moment
+        while (cancelled := await _cancelled_at(work, k, moment)) is not None:
+            if not at_once:
+                await settled()
+            yield cancelled
             k += 1
             assert k < limit, "the work does not end"
         assert k > 1, "the work never waits"
 
 
-async def _cancelled_at(work: Callable[[], Coroutine[Any, Any, Any]], k: int, moment: str) -> bool:
-    """Whether there was a k-th suspension."""
+async def _cancelled_at(
+    work: Callable[[], Coroutine[Any, Any, Any]], k: int, moment: str
+) -> bool | None:
+    """Whether the task ended by it; ``None`` if there was no k-th suspension."""
     state = {"left": k}
     task = asyncio.ensure_future(_drive(work(), state, moment))
-    try:
-        await task
-    except asyncio.CancelledError:
-        assert task.cancelled()
-    return state["left"] <= 0
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+    return task.cancelled() if state["left"] <= 0 else None
 
 
 @types.coroutine

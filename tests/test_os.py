@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cancelling import cancel_everywhere, until
-from conftest import open_fds, run
-from suspensions import cancelled_at_each
+from conftest import open_fds, run, until
+from suspensions import cancelled_at_each, descriptors
 
 import uringfile
 from uringfile import os as aos
@@ -508,12 +507,9 @@ def test_cancelled_anywhere_it_leaks_no_descriptor(
 
     async def main() -> None:
         await work(path)
-        before = open_fds()
-
-        async def check(cancelled: bool) -> None:
-            await until(lambda: open_fds() == before and not uringfile.pending_operations())
-
-        assert await cancel_everywhere(lambda: work(path), check) >= 1
+        before = descriptors()
+        async for _ in cancelled_at_each(lambda: work(path)):
+            assert descriptors() == before
 
     run(main())
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cancelling import cancel_everywhere, until
-from conftest import make_cold, open_fds, run
+from conftest import make_cold, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slow_fuse import mounted
+from suspensions import cancelled_at_each, descriptors
 
 import uringfile
 from uringfile import read_bytes, read_files, read_text, write_bytes, write_text
@@ -354,15 +354,9 @@ def test_cancelled_anywhere_it_leaks_no_descriptor(
     async def main() -> None:
         running_driver()
         await work(tmp_path)
-        before = {fd for fd in open_fds() if "uringfile" in fd or str(tmp_path) in fd}
-
-        def here() -> set[str]:
-            return {fd for fd in open_fds() if "uringfile" in fd or str(tmp_path) in fd}
-
-        async def check(cancelled: bool) -> None:
-            await until(lambda: here() == before and not uringfile.pending_operations())
-
-        assert await cancel_everywhere(lambda: work(tmp_path), check) >= 1
+        before = descriptors()
+        async for _ in cancelled_at_each(lambda: work(tmp_path)):
+            assert descriptors() == before
 
     run(main())
 

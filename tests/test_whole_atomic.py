@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cancelling import cancel_everywhere, until
-from conftest import open_fds, run
+from conftest import open_fds, run, until
 from slow_fuse import mounted
+from suspensions import cancelled_at_each
 from test_os import longest_delay
 
 import uringfile
@@ -264,9 +264,9 @@ def test_cancelled_anywhere_nothing_is_left(old: bytes | None, tmp_path: Path) -
         await uringfile.read_bytes(__file__)
         before = {fd for fd in open_fds() if str(tmp_path) in fd}
         replaced = 0
-
-        async def check(cancelled: bool) -> None:
-            nonlocal replaced
+        async for cancelled in cancelled_at_each(
+            lambda: replace(tmp_path / "link", b"new data"), at_once=True
+        ):
             # At once, not later: the call has waited for it.
             assert os.listdir(path.parent) in ([], ["file"])
             content = path.read_bytes() if path.exists() else None
@@ -279,11 +279,6 @@ def test_cancelled_anywhere_nothing_is_left(old: bytes | None, tmp_path: Path) -
             elif old is not None:
                 path.write_bytes(old)
             await until(lambda: {fd for fd in open_fds() if str(tmp_path) in fd} == before)
-
-        suspensions = await cancel_everywhere(
-            lambda: replace(tmp_path / "link", b"new data"), check
-        )
-        assert suspensions >= 2
         assert replaced >= 2
 
     run(main())
@@ -384,8 +379,8 @@ def test_fsync_dir(tmp_path: Path) -> None:
             assert caught.value.filename == str(path)
         await fsync_dir("/proc")  # has no such thing
         await until(lambda: open_fds() == before)
-        await cancel_everywhere(lambda: fsync_dir(tmp_path), lambda _: None)
-        await until(lambda: open_fds() == before)
+        async for _ in cancelled_at_each(lambda: fsync_dir(tmp_path)):
+            assert open_fds() == before
 
     run(main())
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cancelling import cancel_everywhere, until
-from conftest import open_fds, run
+from conftest import open_fds, run, until
 from slow_fuse import mounted
+from suspensions import cancelled_at_each
 from test_os import longest_delay
 
 from uringfile import _copy, copyfile
@@ -262,8 +262,7 @@ def test_cancelled_anywhere(old: bytes | None, tmp_path: Path) -> None:
     async def main() -> None:
         running_driver()
         before = {fd for fd in open_fds() if str(tmp_path) in fd}
-
-        def check(cancelled: bool) -> None:
+        async for cancelled in cancelled_at_each(lambda: copyfile(src, dst), at_once=True):
             if cancelled and old is None:
                 # It may have been done in the moment in which it was cancelled.
                 assert not dst.exists() or dst.read_bytes() == src.read_bytes()
@@ -272,8 +271,6 @@ def test_cancelled_anywhere(old: bytes | None, tmp_path: Path) -> None:
             assert {fd for fd in open_fds() if str(tmp_path) in fd} == before
             if old is None:
                 dst.unlink(missing_ok=True)
-
-        assert await cancel_everywhere(lambda: copyfile(src, dst), check) >= 1
 
     run(main())
 
