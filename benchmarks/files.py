@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ratios import Missing, Pair, Rates, show_ratios, take_turns, ticking
 from uringfile import atomic_write, copyfile, read_bytes, read_files
 from uringfile import os as ours
 from uringfile._bench.files import MIB, make_random_file, warm
+from uringfile._bench.results import Spread
 
 TASKS = 64
 STATS = 2_000
@@ -34,24 +35,16 @@ Work = Callable[["Bench"], Coroutine[Any, Any, float]]
 OnPath = Callable[[str], Coroutine[Any, Any, Any]]
 
 
-class Missing(Exception):
-    """A contender that does not run here."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """How many times as fast as the baseline."""
-
-    name: str
-    baseline: str
-    at_least: float
-
-
-TARGETS = [
-    Target("read_files", "open, read, close", 0.8),
-    Target("read_files", "aiofiles, 64 tasks", 10),
-    Target("stat", "aiofiles.os.stat", 5),
-    Target("copyfile", "shutil.copyfile", 1),
+PAIRS = [
+    Pair("read_files", "open, read, close", 0.8),
+    Pair("read_files", "aiofiles, 64 tasks", 10),
+    Pair("stat", "aiofiles.os.stat", 5),
+    Pair("copyfile", "shutil.copyfile", 1),
+    Pair("read_files", "os.open, os.read, os.close"),
+    Pair("read_bytes, 64 tasks", "open, read, close"),
+    Pair("read_bytes, 64 tasks", "aiofiles, 64 tasks"),
+    Pair("stat", "os.stat"),
+    Pair("atomic_write", "the same system calls"),
 ]
 
 #: The longest delay of the ticker beside copyfile, in seconds.
@@ -188,24 +181,6 @@ async def os_stat(bench: Bench) -> float:
 # ---- one file ----------------------------------------------------------------------------
 
 
-@contextlib.asynccontextmanager
-async def ticking(delays: list[float]) -> AsyncIterator[None]:
-    """Keep the longest delay of a task that sleeps for a millisecond again and again."""
-    longest = 0.0
-
-    async def tick() -> None:
-        nonlocal longest
-        while True:
-            start = time.perf_counter()
-            await asyncio.sleep(0.001)
-            longest = max(longest, time.perf_counter() - start - 0.001)
-
-    task = asyncio.ensure_future(tick())
-    yield
-    task.cancel()
-    delays.append(longest)
-
-
 @contender("copyfile", "MiB")
 async def copy(bench: Bench) -> float:
     bench.remove_copy()
@@ -256,59 +231,26 @@ async def replace_synchronously(bench: Bench) -> float:
 # ---- rounds ------------------------------------------------------------------------------
 
 
-def measure(bench: Bench, rounds: int) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = defaultdict(list)
-    missing: set[str] = set()
-    for number in range(rounds + 1):
-        for name, (_, work) in CONTENDERS.items():
-            if name in missing:
-                continue
-            try:
-                rate = asyncio.run(work(bench))
-            except Missing as reason:
-                print(f"{name}: {reason}", file=sys.stderr)
-                missing.add(name)
-                continue
-            if number:  # the first round warms up
-                rates[name].append(rate)
-    return rates
+def measure(bench: Bench, rounds: int) -> Rates:
+    def run(work: Work) -> float:
+        return asyncio.run(work(bench))
+
+    works = {name: partial(run, work) for name, (_, work) in CONTENDERS.items()}
+    return take_turns(works, rounds, warm_ups=1)
 
 
-def show(rates: dict[str, list[float]], bench: Bench) -> bool:
+def show(rates: Rates, bench: Bench) -> bool:
     """Print the tables; whether all targets are met."""
     print("| | per second | | lowest to highest |\n| --- | ---: | --- | --- |")
     for name, found in rates.items():
-        print(
-            f"| {name} | {statistics.median(found):,.0f} | {CONTENDERS[name][0]} "
-            f"| {min(found):,.0f} to {max(found):,.0f} |"
-        )
-    print("\n| | beside | ratio | target | |\n| --- | --- | --- | ---: | --- |")
-    met = True
-    for name, baseline, at_least in _pairs(rates):
-        ratios = [a / b for a, b in zip(rates[name], rates[baseline], strict=True)]
-        ratio = statistics.median(ratios)
-        verdict = "" if at_least is None else "met" if ratio >= at_least else "MISSED"
-        met &= verdict != "MISSED"
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        target = "" if at_least is None else f"{at_least:g}"
-        print(f"| {name} | {baseline} | {ratio:.2f} ({spread}) | {target} | {verdict} |")
+        rate, unit = Spread.of(found), CONTENDERS[name][0]
+        print(f"| {name} | {rate.median:,.0f} | {unit} | {rate.low:,.0f} to {rate.high:,.0f} |")
+    met = show_ratios(rates, PAIRS)
     print("\n| longest delay of a 1 ms ticker | median | lowest to highest |\n| --- | ---: | --- |")
     for name, delays in bench.delays.items():
-        low, middle, high = (1000 * f(delays) for f in (min, statistics.median, max))
-        print(f"| {name} | {middle:.1f} ms | {low:.1f} to {high:.1f} ms |")
-    return met and statistics.median(bench.delays["copyfile"]) < LONGEST_DELAY
-
-
-def _pairs(rates: dict[str, list[float]]) -> list[tuple[str, str, float | None]]:
-    pairs: list[tuple[str, str, float | None]] = [
-        *[(target.name, target.baseline, target.at_least) for target in TARGETS],
-        ("read_files", "os.open, os.read, os.close", None),
-        ("read_bytes, 64 tasks", "open, read, close", None),
-        ("read_bytes, 64 tasks", "aiofiles, 64 tasks", None),
-        ("stat", "os.stat", None),
-        ("atomic_write", "the same system calls", None),
-    ]
-    return [pair for pair in pairs if pair[0] in rates and pair[1] in rates]
+        delay = Spread.of([1000 * seconds for seconds in delays])
+        print(f"| {name} | {delay.median:.1f} ms | {delay.low:.1f} to {delay.high:.1f} ms |")
+    return met and Spread.of(bench.delays["copyfile"]).median < LONGEST_DELAY
 
 
 def main() -> int:

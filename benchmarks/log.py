@@ -20,9 +20,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ratios import Missing, Pair, Rates, show_ratios, take_turns, ticking
 from uringfile import LogWriter
 from uringfile._logfile import LogFile
 
@@ -31,31 +33,18 @@ TASKS = 256
 C_SOURCE = Path(__file__).with_name("log_batches.c")
 
 
-class Missing(Exception):
-    """A contender that does not run here."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """How many times as fast as the baseline."""
-
-    name: str
-    baseline: str
-    at_least: float
-
-
 # What LogWriter promises.
-TARGETS = [
-    Target("256 tasks", "aiofile, 256 tasks", 8),
-    Target("256 tasks", "write + fdatasync", 30),
-    Target("256 tasks", "C, the same batches", 0.5),
-    Target("256 tasks, posix_aio", "write + fdatasync", 30),
-    Target("256 tasks, preallocated", "write + fdatasync", 30),
-    Target("1 task", "write + fdatasync", 1),
-    Target("1 task, preallocated", "write + fdatasync", 1),
-    Target("256 tasks, direct", "write + fdatasync", 30),
-    Target("1 task, direct", "write + fdatasync", 1),
-    Target("nowait", "open().write", 0.5),
+PAIRS = [
+    Pair("256 tasks", "aiofile, 256 tasks", 8),
+    Pair("256 tasks", "write + fdatasync", 30),
+    Pair("256 tasks", "C, the same batches", 0.5),
+    Pair("256 tasks, posix_aio", "write + fdatasync", 30),
+    Pair("256 tasks, preallocated", "write + fdatasync", 30),
+    Pair("1 task", "write + fdatasync", 1),
+    Pair("1 task, preallocated", "write + fdatasync", 1),
+    Pair("256 tasks, direct", "write + fdatasync", 30),
+    Pair("1 task, direct", "write + fdatasync", 1),
+    Pair("nowait", "open().write", 0.5),
 ]
 
 #: The longest delay of a 1 ms ticker beside append_nowait, in seconds.
@@ -154,36 +143,22 @@ class Bench:
     async def _nowait(self) -> float:
         async with LogWriter(self.path, sync="interval", interval=0.1) as log:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            ticker = asyncio.ensure_future(longest_delay(self.delays))
-            start = time.perf_counter()
-            records = 0
-            while time.perf_counter() - start < self.seconds:
-                try:
-                    for _ in range(1000):
-                        log.append_nowait(RECORD)
-                        records += 1
-                except BufferError:
-                    await log.drain()
-                await asyncio.sleep(0)
-            await log.drain()
-            seconds = time.perf_counter() - start
-            ticker.cancel()
-            await asyncio.wait([ticker])
+            async with ticking(self.delays):
+                start = time.perf_counter()
+                records = 0
+                while time.perf_counter() - start < self.seconds:
+                    try:
+                        for _ in range(1000):
+                            log.append_nowait(RECORD)
+                            records += 1
+                    except BufferError:
+                        await log.drain()
+                    await asyncio.sleep(0)
+                await log.drain()
+                seconds = time.perf_counter() - start
             after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             self.rss.append(after - before)
             return records / seconds
-
-
-async def longest_delay(delays: list[float]) -> None:
-    """How late a task is that sleeps for a millisecond, again and again."""
-    longest = 0.0
-    try:
-        while True:
-            start = time.perf_counter()
-            await asyncio.sleep(0.001)
-            longest = max(longest, time.perf_counter() - start - 0.001)
-    finally:
-        delays.append(longest)
 
 
 def rate(seconds: float, call: Callable[[], object]) -> float:
@@ -232,58 +207,31 @@ def contenders(bench: Bench) -> dict[str, Callable[[], float]]:
     }
 
 
-def measure(bench: Bench, rounds: int) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {}
-    missing: set[str] = set()
-    for number in range(rounds):
-        for name, contender in contenders(bench).items():
-            if name in missing:
-                continue
-            print(f"\r\033[Kround {number + 1}: {name}", end="", file=sys.stderr, flush=True)
-            bench.path.unlink(missing_ok=True)
-            os.sync()  # nobody pays for the one before
-            try:
-                processor, start = processor_time(), time.perf_counter()
-                per_second = contender()
-                records = per_second * (time.perf_counter() - start)
-                cost = (processor_time() - processor) / records
-                rates.setdefault(name, []).append(per_second)
-                bench.costs.setdefault(name, []).append(cost)
-            except Missing as reason:
-                print(f"\r\033[K{name}: {reason}", file=sys.stderr)
-                missing.add(name)
-                rates.pop(name, None)
-    print("\r\033[K", end="", file=sys.stderr)
-    return rates
+def measure(bench: Bench, rounds: int) -> Rates:
+    """The rates; beside them it keeps what a record costs each contender."""
+
+    def run(name: str, contender: Callable[[], float]) -> float:
+        bench.path.unlink(missing_ok=True)
+        os.sync()  # nobody pays for the one before
+        cost = time.process_time()
+        start = time.perf_counter()
+        rate = contender()
+        records = rate * (time.perf_counter() - start)
+        bench.costs.setdefault(name, []).append((time.process_time() - cost) / records)
+        return rate
+
+    works = {name: partial(run, name, work) for name, work in contenders(bench).items()}
+    return take_turns(works, rounds, warm_ups=0)
 
 
-def processor_time() -> float:
-    """Of this process, workers of the kernel included."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def show(rates: dict[str, list[float]], bench: Bench) -> bool:
+def show(rates: Rates, bench: Bench) -> bool:
     """Print the tables; whether all targets are met."""
     print("| appends of 128 bytes | per second | us of processor each |\n| --- | ---: | ---: |")
     for name, found in rates.items():
         cost = statistics.median(bench.costs[name]) * 1e6
         shown = "" if name.startswith("C, ") else f"{cost:.2f}"  # that is another process
         print(f"| {name} | {statistics.median(found):,.0f} | {shown} |")
-    print("\n| | beside | ratio | target | |\n| --- | --- | --- | ---: | --- |")
-    met = True
-    for target in TARGETS:
-        if target.name not in rates or target.baseline not in rates:
-            continue
-        pairs = zip(rates[target.name], rates[target.baseline], strict=True)
-        ratios = sorted(ours / theirs for ours, theirs in pairs)
-        ratio = statistics.median(ratios)
-        met &= ratio >= target.at_least
-        verdict = "met" if ratio >= target.at_least else "MISSED"
-        print(
-            f"| {target.name} | {target.baseline} | {ratio:.2f} ({ratios[0]:.2f} to "
-            f"{ratios[-1]:.2f}) | {target.at_least} | {verdict} |"
-        )
+    met = show_ratios(rates, PAIRS)
     delay = statistics.median(bench.delays)
     met &= delay < LONGEST_DELAY
     print(f"\nBeside nowait a 1 ms ticker was late by {delay * 1000:.1f} ms at most (the median of")
