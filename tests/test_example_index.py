@@ -8,6 +8,7 @@ import os
 import random
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,8 @@ def test_memory_does_not_grow_with_the_file(path: str, monkeypatch: pytest.Monke
 
     async def main(lines: int) -> None:
         a_file(path, lines)
+        # Without a GIL a thread has some 100 KB of its own; how many start is a matter of timing.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         tracemalloc = pytest.importorskip("tracemalloc")  # PyPy has none
         tracemalloc.start()
         try:
