@@ -30,6 +30,9 @@ from uringfile._native_engine import NativeEngine
 
 T = TypeVar("T")
 
+#: For ``-W``: google-crc32c has no compiled wheel for each interpreter, and says so.
+SLOW_CRC = "ignore:As the c extension:RuntimeWarning"
+
 #: The loops that the tests run in: ``asyncio``, or ``uvloop``. What a test makes in an
 #: interpreter of its own, or for its own ends, is asyncio's.
 LOOP = os.environ.get("URINGFILE_TEST_LOOP") or "asyncio"

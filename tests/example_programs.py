@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from conftest import SLOW_CRC
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -25,7 +27,8 @@ def load(name: str) -> Any:
 
 
 def command(name: str, *args: object) -> list[str]:
-    return [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *map(str, args)]
+    warnings = ("-W", "error", "-W", SLOW_CRC)
+    return [sys.executable, *warnings, str(EXAMPLES / f"{name}.py"), *map(str, args)]
 
 
 def run_command(

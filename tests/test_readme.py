@@ -9,13 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import SLOW_CRC
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
-
-# google-crc32c has no compiled wheel for each interpreter, and says so.
-SLOW_CRC = "ignore:As the c extension:RuntimeWarning"
 
 # A page is one process, and each block a program in an empty folder: what it printed. The lines
 # are numbered as in the page, so that a traceback shows them.
