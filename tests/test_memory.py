@@ -13,7 +13,7 @@ import pytest
 from conftest import check
 
 READS = int(os.environ.get("URINGFILE_MEMORY_READS", "24000"))
-CANCELS = int(os.environ.get("URINGFILE_MEMORY_CANCELS", "6000"))
+CANCELS = int(os.environ.get("URINGFILE_MEMORY_CANCELS", "8000"))
 
 PROGRAM = """
 import asyncio, gc, os, sys, uringfile
@@ -74,5 +74,6 @@ def test_memory_stays_flat(data: Path, engine: Any, what: str, number: int) -> N
 
 
 def test_that_a_leak_would_be_noticed(data: Path) -> None:
+    """2 MB; mimalloc, of Pythons without a GIL, takes up to half a MB of it from what it had."""
     with pytest.raises(AssertionError, match="bytes more after"):
-        check(PROGRAM, "posix_aio", str(data), "cancels", "6000", "leaking", MALLOC_ARENA_MAX="2")
+        check(PROGRAM, "posix_aio", str(data), "cancels", "8000", "leaking", MALLOC_ARENA_MAX="2")
