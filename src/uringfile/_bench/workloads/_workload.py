@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uringfile._bench.contenders import Contender
-from uringfile._bench.cost import Cost
+from uringfile._bench.cost import Cost, cost_of, cost_of_call
 
 #: Performs so many loops of the workload, and says what they cost.
 Run = Callable[[int], Awaitable[Cost]]
@@ -49,6 +49,24 @@ class Workload(ABC):
 
         Raises ``Gap`` when the contender cannot do it.
         """
+
+
+def awaiting(function: Callable[..., Awaitable[object]], *args: object) -> Run:
+    """``await function(*args, loops)``."""
+
+    async def run(loops: int) -> Cost:
+        return await cost_of(function(*args, loops))
+
+    return run
+
+
+def calling(function: Callable[..., object], *args: object) -> Run:
+    """``function(*args, loops)``, for the synchronous floor."""
+
+    async def run(loops: int) -> Cost:
+        return cost_of_call(function, *args, loops)
+
+    return run
 
 
 async def together(works: list[Coroutine[Any, Any, None]]) -> None:

@@ -12,9 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from uringfile._bench.contenders import OURS, SYNC, Contender
-from uringfile._bench.cost import Cost, cost_of, cost_of_call
 from uringfile._bench.files import settle
-from uringfile._bench.workloads._workload import Run, Workload
+from uringfile._bench.workloads._workload import Run, Workload, awaiting, calling
 
 SIZE = 100
 WRITES = 10_000
@@ -35,41 +34,28 @@ class Appends(Workload):
     async def job(self, contender: Contender, directory: Path) -> AsyncIterator[Run]:
         path = directory / "appended.bin"
         if contender.name == SYNC:
-            yield _in_a_loop(path)
+            yield calling(_write_files, path)
         else:
             path.unlink(missing_ok=True)
-            await _write(contender, path, 10)
+            await _append(contender, path, 10)
             if path.read_bytes() != _DATA * 10:
                 raise RuntimeError("the file holds other bytes than were written")
-            yield _in_a_task(contender, path)
+            yield awaiting(_append_to_files, contender, path)
         settle(path)
 
 
-def _in_a_task(contender: Contender, path: Path) -> Run:
-    async def write(times: int) -> None:
-        for _ in range(times):
-            await _write(contender, path, WRITES)
-
-    async def run(loops: int) -> Cost:
-        return await cost_of(write(loops))
-
-    return run
+async def _append_to_files(contender: Contender, path: Path, times: int) -> None:
+    for _ in range(times):
+        await _append(contender, path, WRITES)
 
 
-def _in_a_loop(path: Path) -> Run:
-    async def run(loops: int) -> Cost:
-        return cost_of_call(_write_file, path, loops)
-
-    return run
-
-
-async def _write(contender: Contender, path: Path, count: int) -> None:
+async def _append(contender: Contender, path: Path, count: int) -> None:
     async with contender.appending(path) as write:
         for _ in range(count):
             await write(_DATA)
 
 
-def _write_file(path: Path, times: int) -> None:
+def _write_files(path: Path, times: int) -> None:
     for _ in range(times):
         with open(path, "wb") as file:
             for _ in range(WRITES):

@@ -13,9 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from uringfile._bench.contenders import ASYNCIO, SYNC, Contender
-from uringfile._bench.cost import Cost, cost_of, cost_of_call
 from uringfile._bench.files import BLOCK, make_random_file
-from uringfile._bench.workloads._workload import Run, Workload
+from uringfile._bench.workloads._workload import Run, Workload, awaiting, calling
 
 
 class Idle(Workload):
@@ -33,19 +32,11 @@ class Idle(Workload):
     @asynccontextmanager
     async def job(self, contender: Contender, directory: Path) -> AsyncIterator[Run]:
         if contender.name == SYNC:
-            yield _sleep
+            yield calling(time.sleep)
         else:
             async with contender.open(directory / "read.bin") as (file,):
                 await file.read(BLOCK, 0)
-                yield _sleep_in_loop
-
-
-async def _sleep_in_loop(loops: int) -> Cost:
-    return await cost_of(asyncio.sleep(loops))
-
-
-async def _sleep(loops: int) -> Cost:
-    return cost_of_call(time.sleep, loops)
+                yield awaiting(asyncio.sleep)
 
 
 WORKLOADS = [Idle()]

@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from uringfile._bench.contenders import ASYNCIO, SYNC, Contender, File
-from uringfile._bench.cost import Cost, cost_of, cost_of_call
 from uringfile._bench.files import MIB, descriptor, make_random_file, settle, warm
-from uringfile._bench.workloads._workload import Run, Workload
+from uringfile._bench.workloads._workload import Run, Workload, awaiting, calling
 
 SIZE = 32 * MIB
 
@@ -31,25 +30,11 @@ class LargeWrite(Workload):
         data = os.urandom(MIB) * (SIZE // MIB)
         if contender.name == SYNC:
             with descriptor(path, writable=True) as fd:
-                yield _in_a_loop(fd, data)
+                yield calling(_pwrite, fd, data)
         else:
             async with contender.open(path, writable=True) as files:
-                yield _in_a_task(files[0], data)
+                yield awaiting(_write, files[0], data)
         settle(path)
-
-
-def _in_a_task(file: File, data: bytes) -> Run:
-    async def run(loops: int) -> Cost:
-        return await cost_of(_write(file, data, loops))
-
-    return run
-
-
-def _in_a_loop(fd: int, data: bytes) -> Run:
-    async def run(loops: int) -> Cost:
-        return cost_of_call(_pwrite, fd, data, loops)
-
-    return run
 
 
 async def _write(file: File, data: bytes, count: int) -> None:

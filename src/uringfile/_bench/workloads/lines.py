@@ -8,9 +8,8 @@ from pathlib import Path
 
 from uringfile._bench.contenders import OURS, SYNC, Contender
 from uringfile._bench.contenders._contender import Lines as AnyLines
-from uringfile._bench.cost import Cost, cost_of, cost_of_call
 from uringfile._bench.files import warm
-from uringfile._bench.workloads._workload import Run, Workload
+from uringfile._bench.workloads._workload import Run, Workload, awaiting, calling
 
 LINES = 20_000
 _LINE = b"%069d\n"
@@ -38,35 +37,23 @@ class Lines(Workload):
         path = directory / "lines.txt"
         warm(path)
         if contender.name == SYNC:
-            yield self._in_a_loop(path)
+            yield calling(_iterate_text if self._text else _iterate_bytes, path)
         else:
             async with self._open(contender, path) as lines:
                 found = "".join([x if isinstance(x, str) else x.decode() async for x in lines])
             if found != path.read_text():
                 raise RuntimeError("found other lines than there are in the file")
-            yield self._in_a_task(contender, path)
+            yield awaiting(self._iterate, contender, path)
 
     def _open(self, contender: Contender, path: Path) -> AbstractAsyncContextManager[AnyLines]:
         opened = contender.lines if self._by_reader else contender.file_lines
         return opened(path, text=self._text)
 
-    def _in_a_task(self, contender: Contender, path: Path) -> Run:
-        async def iterate(times: int) -> None:
-            for _ in range(times):
-                async with self._open(contender, path) as lines:
-                    async for _line in lines:
-                        pass
-
-        async def run(loops: int) -> Cost:
-            return await cost_of(iterate(loops))
-
-        return run
-
-    def _in_a_loop(self, path: Path) -> Run:
-        async def run(loops: int) -> Cost:
-            return cost_of_call(_iterate_text if self._text else _iterate_bytes, path, loops)
-
-        return run
+    async def _iterate(self, contender: Contender, path: Path, times: int) -> None:
+        for _ in range(times):
+            async with self._open(contender, path) as lines:
+                async for _line in lines:
+                    pass
 
 
 def _iterate_text(path: Path, times: int) -> None:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from uringfile._bench.contenders import ASYNCIO, SYNC, Contender
-from uringfile._bench.cost import Cost, cost_of, cost_of_call
+from uringfile._bench.cost import Cost
 from uringfile._bench.files import (
     BLOCK,
     descriptor,
@@ -19,7 +19,7 @@ from uringfile._bench.files import (
     shuffled_offsets,
     warm,
 )
-from uringfile._bench.workloads._workload import Run, Workload, together
+from uringfile._bench.workloads._workload import Run, Workload, awaiting, calling, together
 
 
 class RandomReads(Workload):
@@ -49,7 +49,8 @@ class RandomReads(Workload):
             yield self._of_program(contender, path)
         elif contender.name == SYNC:
             with descriptor(path, direct=self._direct) as fd:
-                yield self._in_a_loop(fd, shuffled_offsets(path, 1)[0])
+                pread = _pread_direct if self._direct else _pread
+                yield calling(pread, fd, shuffled_offsets(path, 1)[0], self.per_loop)
         else:
             async with contender.open(path, direct=self._direct, handles=self._in_flight) as files:
                 reads = [file.read for file in files]
@@ -59,19 +60,12 @@ class RandomReads(Workload):
     def _in_tasks(
         self, reads: list[Callable[[int, int], Awaitable[bytes]]], offsets: list[Iterator[int]]
     ) -> Run:
-        async def run(loops: int) -> Cost:
+        async def read(loops: int) -> None:
             count = loops * self.per_loop // self._in_flight
             tasks = zip(reads, offsets, strict=True)
-            return await cost_of(together([_read(*task, count) for task in tasks]))
+            await together([_read(*task, count) for task in tasks])
 
-        return run
-
-    def _in_a_loop(self, fd: int, offsets: Iterator[int]) -> Run:
-        async def run(loops: int) -> Cost:
-            count = loops * self.per_loop
-            return cost_of_call(_pread_direct if self._direct else _pread, fd, offsets, count)
-
-        return run
+        return awaiting(read)
 
     def _of_program(self, program: Contender, path: Path) -> Run:
         async def run(loops: int) -> Cost:
@@ -88,13 +82,13 @@ async def _read(
         await read(BLOCK, offset)
 
 
-def _pread(fd: int, offsets: Iterator[int], count: int) -> None:
-    for offset in islice(offsets, count):
+def _pread(fd: int, offsets: Iterator[int], per_loop: int, loops: int) -> None:
+    for offset in islice(offsets, loops * per_loop):
         os.pread(fd, BLOCK, offset)
 
 
-def _pread_direct(fd: int, offsets: Iterator[int], count: int) -> None:
-    for offset in islice(offsets, count):
+def _pread_direct(fd: int, offsets: Iterator[int], per_loop: int, loops: int) -> None:
+    for offset in islice(offsets, loops * per_loop):
         pread_direct(fd, BLOCK, offset)
 
 

@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 
 from uringfile._bench.contenders import ASYNCIO, SYNC, Contender, File
-from uringfile._bench.cost import Cost, cost_of, cost_of_call
 from uringfile._bench.files import (
     BLOCK,
     descriptor,
@@ -19,7 +18,7 @@ from uringfile._bench.files import (
     shuffled_offsets,
     warm,
 )
-from uringfile._bench.workloads._workload import Run, Workload, together
+from uringfile._bench.workloads._workload import Run, Workload, awaiting, calling, together
 
 _DATA = os.urandom(BLOCK)
 
@@ -44,7 +43,8 @@ class RandomWrites(Workload):
         warm(path)
         if contender.name == SYNC:
             with descriptor(path, writable=True) as fd:
-                yield self._in_a_loop(fd, shuffled_offsets(path, 1)[0])
+                pwrite = _pwrite_durably if self._durable else _pwrite
+                yield calling(pwrite, fd, shuffled_offsets(path, 1)[0], self.per_loop)
         else:
             async with contender.open(path, writable=True, handles=self._in_flight) as files:
                 yield self._in_tasks(files, shuffled_offsets(path, self._in_flight))
@@ -53,19 +53,12 @@ class RandomWrites(Workload):
     def _in_tasks(self, files: list[File], offsets: list[Iterator[int]]) -> Run:
         work = _write_durably if self._durable else _write
 
-        async def run(loops: int) -> Cost:
+        async def write(loops: int) -> None:
             count = loops * self.per_loop // self._in_flight
             tasks = zip(files, offsets, strict=True)
-            return await cost_of(together([work(*task, count) for task in tasks]))
+            await together([work(*task, count) for task in tasks])
 
-        return run
-
-    def _in_a_loop(self, fd: int, offsets: Iterator[int]) -> Run:
-        async def run(loops: int) -> Cost:
-            work = _pwrite_durably if self._durable else _pwrite
-            return cost_of_call(work, fd, offsets, loops * self.per_loop)
-
-        return run
+        return awaiting(write)
 
 
 async def _write(file: File, offsets: Iterator[int], count: int) -> None:
@@ -80,13 +73,13 @@ async def _write_durably(file: File, offsets: Iterator[int], count: int) -> None
         await file.datasync()
 
 
-def _pwrite(fd: int, offsets: Iterator[int], count: int) -> None:
-    for offset in islice(offsets, count):
+def _pwrite(fd: int, offsets: Iterator[int], per_loop: int, loops: int) -> None:
+    for offset in islice(offsets, loops * per_loop):
         os.pwrite(fd, _DATA, offset)
 
 
-def _pwrite_durably(fd: int, offsets: Iterator[int], count: int) -> None:
-    for offset in islice(offsets, count):
+def _pwrite_durably(fd: int, offsets: Iterator[int], per_loop: int, loops: int) -> None:
+    for offset in islice(offsets, loops * per_loop):
         os.pwrite(fd, _DATA, offset)
         os.fdatasync(fd)
 

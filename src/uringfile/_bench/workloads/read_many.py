@@ -10,9 +10,8 @@ from itertools import islice
 from pathlib import Path
 
 from uringfile._bench.contenders import ASYNCIO, SYNC, Contender, File
-from uringfile._bench.cost import Cost, cost_of, cost_of_call
 from uringfile._bench.files import BLOCK, descriptor, make_random_file, shuffled_offsets, warm
-from uringfile._bench.workloads._workload import Run, Workload
+from uringfile._bench.workloads._workload import Run, Workload, awaiting, calling
 
 BATCH = 256
 
@@ -35,27 +34,14 @@ class ReadMany(Workload):
         offsets = shuffled_offsets(path, 1)[0]
         if contender.name == SYNC:
             with descriptor(path) as fd:
-                yield _in_a_loop(fd, offsets)
+                yield calling(_pread_many, fd, offsets)
         else:
             async with contender.open(path, handles=BATCH) as files:
-                yield _in_a_task(files, offsets)
-
-
-def _in_a_task(files: list[File], offsets: Iterator[int]) -> Run:
-    async def run(loops: int) -> Cost:
-        read_many = files[0].read_many
-        if read_many is None:
-            return await cost_of(_read_together(files, offsets, loops))
-        return await cost_of(_read_many(read_many, offsets, loops))
-
-    return run
-
-
-def _in_a_loop(fd: int, offsets: Iterator[int]) -> Run:
-    async def run(loops: int) -> Cost:
-        return cost_of_call(_pread_many, fd, offsets, loops)
-
-    return run
+                read_many = files[0].read_many
+                if read_many is None:
+                    yield awaiting(_read_together, files, offsets)
+                else:
+                    yield awaiting(_read_many, read_many, offsets)
 
 
 async def _read_many(

@@ -9,9 +9,8 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from uringfile._bench.contenders import ASYNCIO, SYNC, Contender
-from uringfile._bench.cost import Cost, cost_of, cost_of_call
 from uringfile._bench.files import MIB, make_random_file, size_of, warm
-from uringfile._bench.workloads._workload import Run, Workload
+from uringfile._bench.workloads._workload import Run, Workload, awaiting, calling
 
 
 class Sequential(Workload):
@@ -31,24 +30,10 @@ class Sequential(Workload):
         offsets = cycle(range(0, size_of(path) - MIB + 1, MIB))
         if contender.name == SYNC:
             with open(path, "rb", buffering=0) as file:
-                yield _in_a_loop(file, offsets)
+                yield calling(_read_file, file, offsets)
         else:
             async with contender.open(path) as files:
-                yield _in_a_task(files[0].read, offsets)
-
-
-def _in_a_task(read: Callable[[int, int], Awaitable[bytes]], offsets: Iterator[int]) -> Run:
-    async def run(loops: int) -> Cost:
-        return await cost_of(_read(read, offsets, loops))
-
-    return run
-
-
-def _in_a_loop(file: FileIO, offsets: Iterator[int]) -> Run:
-    async def run(loops: int) -> Cost:
-        return cost_of_call(_read_file, file, offsets, loops)
-
-    return run
+                yield awaiting(_read, files[0].read, offsets)
 
 
 async def _read(

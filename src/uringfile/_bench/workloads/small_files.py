@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from uringfile._bench.contenders import ASYNCIO, SYNC, Contender
-from uringfile._bench.cost import Cost, cost_of, cost_of_call
 from uringfile._bench.files import read_whole
-from uringfile._bench.workloads._workload import Run, Workload, together
+from uringfile._bench.workloads._workload import Run, Workload, awaiting, calling, together
 
 FILES = 4_000
 SIZE = 1024
@@ -35,28 +34,18 @@ class SmallFiles(Workload):
     @asynccontextmanager
     async def job(self, contender: Contender, directory: Path) -> AsyncIterator[Run]:
         paths = sorted((directory / "small").iterdir())
-        _read_all(paths)
+        _read_all(paths, 1)
         if contender.name == SYNC:
-            yield _in_a_loop(paths)
+            yield calling(_read_all, paths)
         else:
             if await contender.read_whole(paths[0]) != paths[0].read_bytes():
                 raise RuntimeError("read other bytes than there are in the file")
-            yield _in_tasks(contender, paths)
+            yield awaiting(_read_in_tasks, contender, paths)
 
 
-def _in_tasks(contender: Contender, paths: list[Path]) -> Run:
-    async def run(loops: int) -> Cost:
-        shares = [paths[task::TASKS] * loops for task in range(TASKS)]
-        return await cost_of(together([_read(contender, share) for share in shares]))
-
-    return run
-
-
-def _in_a_loop(paths: list[Path]) -> Run:
-    async def run(loops: int) -> Cost:
-        return cost_of_call(_read_all, paths * loops)
-
-    return run
+async def _read_in_tasks(contender: Contender, paths: list[Path], times: int) -> None:
+    shares = [paths[task::TASKS] * times for task in range(TASKS)]
+    await together([_read(contender, share) for share in shares])
 
 
 async def _read(contender: Contender, paths: list[Path]) -> None:
@@ -64,8 +53,8 @@ async def _read(contender: Contender, paths: list[Path]) -> None:
         await contender.read_whole(path)
 
 
-def _read_all(paths: list[Path]) -> None:
-    for path in paths:
+def _read_all(paths: list[Path], times: int) -> None:
+    for path in paths * times:
         read_whole(path)
 
 
