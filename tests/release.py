@@ -142,7 +142,7 @@ def missing(files: list[Path]) -> Iterator[str]:
     if not any(name.endswith(".tar.gz") for name in names):
         yield "no sdist"
     for tags in WHEELS:
-        if not any(re.search(r"-{}-{}_\w+_{}\b".format(*tags), name) for name in names):
+        if not any(re.search(r"-{}-{}\w+_{}\b".format(*tags), name) for name in names):
             yield f"no wheel {'-'.join(tags)}"
 
 

@@ -239,7 +239,7 @@ def test_the_changelog_of_a_release(
 
 
 def test_a_release_has_all_its_wheels() -> None:
-    wheels = ["uringfile-1-{}-{}_2_28_{}.whl".format(*tags) for tags in release.WHEELS]
+    wheels = ["uringfile-1-{0}-{1}_2_28_{2}.{1}2014_{2}.whl".format(*t) for t in release.WHEELS]
     names = ["uringfile-1.tar.gz", *wheels]
     assert list(release.missing([*map(Path, names)])) == []
     for i, name in enumerate(names):
