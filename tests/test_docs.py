@@ -18,6 +18,7 @@ import uringfile.logging
 import uringfile.os
 import uringfile.tempfile
 from uringfile import _engine, _ospath
+from uringfile._driver import Driver
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -76,6 +77,17 @@ def test_files_that_the_texts_name_exist() -> None:
         for name in re.findall(r"`([\w./-]+\.(?:py|c|h|md|yml))`", page.read_text()):
             if name != "my_program.py":
                 assert any((place / name).exists() for place in places), (page.name, name)
+
+
+def test_methods_that_the_texts_name_exist() -> None:
+    known = {"Driver": Driver, "AIOFile": uringfile.AIOFile}
+    named = re.findall(r"`(\w+)\.(\w+)(?:\(\))?`", (DOCS / "how-it-works.md").read_text())
+    found = [(known[name], method) for name, method in named if name in known]
+    assert len(found) > 3
+    for owner, method in found:
+        assert hasattr(owner, method), (owner, method)
+    for name in re.findall(r"`(?:self\.)?(_\w+)\(\)`", (DOCS / "how-it-works.md").read_text()):
+        assert hasattr(uringfile.AIOFile, name), name
 
 
 def test_the_operations_are_the_contracts() -> None:
