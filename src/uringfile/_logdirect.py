@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import mmap
-from typing import Any
 
 from uringfile._driver import Driver
 from uringfile._engine import ASYNC, WRITE
@@ -24,7 +23,7 @@ from uringfile._errors import os_error
 from uringfile._fd import Descriptor
 from uringfile._logfile import Begun, LogFile
 from uringfile._logpolicy import Shape
-from uringfile._native_engine import Identity, inside, pin
+from uringfile._native_engine import Identity, pin
 
 #: Bytes of disk that are reserved ahead, unless ``preallocate`` says otherwise.
 STEP = 1 << 20
@@ -33,7 +32,7 @@ STEP = 1 << 20
 _PIECE = 1 << 20
 
 # Never written to: all of it is one page of memory.
-_ZEROS = pin(mmap.mmap(-1, _PIECE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ))
+_ZEROS = mmap.mmap(-1, _PIECE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)
 
 _UNSUPPORTED = (-errno.EOPNOTSUPP, -errno.EINVAL, -errno.ENOSYS)
 
@@ -62,7 +61,7 @@ class DirectLogFile(LogFile):
     ) -> None:
         super().__init__(driver, descriptor, path, shape, end, local)
         self._block = block_size(identity)
-        self._sector = identity.dio_align or self._block
+        self._unit = identity.dio_align or self._block
         self._memory = mmap.mmap(-1, _PIECE)
         self._pinned = pin(self._memory)
         self._memory[: len(tail)] = tail
@@ -109,31 +108,9 @@ class DirectLogFile(LogFile):
         while done < len(data):
             if begun is None:
                 begun = self._begin(data, done, offset + done)
-            await self._finish(begun, self._pinned, self._length, self._base)
+            await self._finish(begun, self._memory, self._length, self._base)
             done += self._taken
             begun = None
-
-    async def _finish(self, begun: Begun, pinned: Any, length: int, offset: int) -> None:
-        """To the end of a write that was begun: a short one is continued."""
-        done = 0
-        while True:
-            operation, future = begun
-            try:
-                n = await future
-            except BaseException:
-                self.driver.abandon(operation, future)
-                raise
-            if n == length - done:
-                return
-            n -= n % self._sector if n > 0 else 0  # it goes on where alignment allows it
-            if n > 0:
-                done += n
-            elif n != -errno.EINTR:
-                raise os_error(n or -errno.EIO, self.path)
-            begun = self.driver.start(
-                *(WRITE | self._worker, self.descriptor),
-                *(inside(pinned, done), length - done, offset + done),
-            )
 
     # ---- blocks ahead ---------------------------------------------------------------
 
@@ -156,6 +133,6 @@ class DirectLogFile(LogFile):
         """With zeros, in place of what only reads so."""
         while start < end:
             length = min(end - start, _PIECE)
-            begun = self.driver.start(WRITE | ASYNC, self.descriptor, _ZEROS, length, start)
+            begun = self.driver.start(WRITE | ASYNC, self.descriptor, pin(_ZEROS), length, start)
             await self._finish(begun, _ZEROS, length, start)
             start += length

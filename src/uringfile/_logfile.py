@@ -38,6 +38,8 @@ class LogFile:
         self.local = local
         self._allocated = end if shape.preallocate else -1  # -1: never again
         self._padded = False
+        # A short write goes on at a multiple of this.
+        self._unit = 1
         # A durable write would wait for the disk where it is tried; elsewhere than on local
         # disks any write may wait.
         self._worker = ASYNC if shape.dsync or not local else 0
@@ -58,25 +60,31 @@ class LogFile:
         size = len(data)
         if 0 <= self._allocated < offset + size:
             await self._allocate(offset + size)
-        done = 0
         if begun is None:
             begun = self.begin(data, offset)
-        while begun is not None:
+        if begun is not None:
+            await self._finish(begun, data, size, offset)
+
+    async def _finish(self, begun: Begun, memory: Any, length: int, offset: int) -> None:
+        """To the end of a write of ``memory`` that was begun: a short one is continued."""
+        done = 0
+        while True:
             operation, future = begun
             try:
                 n = await future
             except BaseException:
                 self.driver.abandon(operation, future)
                 raise
+            if n == length - done:
+                return
+            n -= n % self._unit if n > 0 else 0
             if n > 0:
                 done += n
             elif n != -errno.EINTR:
                 raise os_error(n or -errno.EIO, self.path)
-            if done == size:
-                return
             begun = self.driver.start(
                 *(WRITE | self._worker, self.descriptor),
-                *(inside(pin(data), done), size - done, offset + done),
+                *(inside(pin(memory), done), length - done, offset + done),
             )
 
     async def _allocate(self, end: int) -> None:
