@@ -82,7 +82,7 @@ MUTATIONS = [
     # ---- descriptors ----
     Mutation(
         "close() waits for those who hold the descriptor",
-        "src/uringfile/_openfile.py",
+        "src/uringfile/_closing.py",
         "        while descriptor.holders:\n",
         "        while False:\n",
         [
@@ -94,8 +94,8 @@ MUTATIONS = [
     Mutation(
         "a number is given back when nothing holds it",
         "src/uringfile/_openfile.py",
-        "        return self._local and not self.mode.writable and not descriptor.holders\n",
-        "        return self._local and not self.mode.writable\n",
+        "            or descriptor.holders\n",
+        "",
         [
             "test_lifetime.py::test_never_another_files_data",
             "test_scenarios_process.py::test_a_number_that_is_another_files_at_once",
@@ -190,8 +190,8 @@ MUTATIONS = [
     ),
     Mutation(
         "close() does not wait for reads that nobody waits for",
-        "src/uringfile/_openfile.py",
-        "                if driver.holds_only_lost_reads(descriptor):\n",
+        "src/uringfile/_closing.py",
+        "                if self._driver.holds_only_lost_reads(descriptor):\n",
         "                if False:\n",
         [
             "test_lifetime.py::test_timeout",
@@ -208,8 +208,8 @@ MUTATIONS = [
     ),
     Mutation(
         "a close whose task is cancelled before its first step closes",
-        "src/uringfile/_openfile.py",
-        "        elif not self._releasing:",
+        "src/uringfile/_closing.py",
+        "        elif not self._begun:",
         "        elif False:",
         ["test_closing.py::test_the_loop_ends_when_a_close_has_just_begun"],
     ),
@@ -229,7 +229,7 @@ MUTATIONS = [
     ),
     Mutation(
         "close() closes the second descriptor of O_DIRECT",
-        "src/uringfile/_openfile.py",
+        "src/uringfile/_closing.py",
         "                await self._direct_io.close()\n",
         "                pass\n",
         ["test_closing.py::test_a_direct_write_that_needs_the_second_descriptor"],
@@ -244,18 +244,18 @@ MUTATIONS = [
     Mutation(
         "a close that is cancelled goes on",
         "src/uringfile/_openfile.py",
-        "shield(self._closing)",
-        "self._closing",
+        "shield(self._closing.task)",
+        "self._closing.task",
         ["test_lifetime.py::test_cancelling_at_every_await"],
         [
             (
-                "src/uringfile/_openfile.py",
-                " failed\n            self._drop(driver, descriptor)\n",
+                "src/uringfile/_closing.py",
+                " failed\n            self._drop()\n",
                 "\n            pass\n",
             ),
             (
-                "src/uringfile/_openfile.py",
-                "        elif not self._releasing:",
+                "src/uringfile/_closing.py",
+                "        elif not self._begun:",
                 "        elif False:",
             ),
         ],

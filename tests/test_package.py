@@ -115,6 +115,7 @@ LAYERS = [
     {"_logopen"},
     {"_commit"},
     {"_log"},
+    {"_closing"},
     {"_openfile"},
     {"_inodefile"},
     {"_manyfile"},

@@ -13,12 +13,12 @@ from simulate import LIFE, replay_command, simulate, world
 from simulation.kernel import SimulatedEngine
 
 from uringfile import BufferPool, Writer, _driver, _file, _inodefile
+from uringfile._closing import Closing
 from uringfile._commit import GroupCommit
 from uringfile._driver import Driver
 from uringfile._fd import Descriptor
 from uringfile._gather import GatheredWrites
 from uringfile._logfile import Shape
-from uringfile._openfile import OpenFile
 from uringfile._writeback import WriteBack
 
 STEPS = int(os.environ.get("URINGFILE_SIMULATION_STEPS", "15000"))
@@ -78,10 +78,10 @@ def keep_no_pin(patch: pytest.MonkeyPatch) -> None:
 def close_at_once(patch: pytest.MonkeyPatch) -> None:
     """close() waits for nobody who holds the descriptor."""
 
-    async def do_not_wait(self: OpenFile, driver: Driver, descriptor: Descriptor) -> bool:
+    async def do_not_wait(self: Closing) -> bool:
         return True
 
-    patch.setattr(OpenFile, "_wait_until_idle", do_not_wait)
+    patch.setattr(Closing, "_wait_until_idle", do_not_wait)
 
 
 def let_go_when_cancelled(patch: pytest.MonkeyPatch) -> None:

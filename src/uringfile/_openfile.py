@@ -9,10 +9,10 @@ import os
 import stat
 import warnings
 from collections.abc import Generator
-from functools import partial
 from typing import Any, TypeVar
 
 from uringfile._background import shield
+from uringfile._closing import Closing
 from uringfile._direct import DirectIO
 from uringfile._driver import Driver, runs_here
 from uringfile._engine import ASYNC, EngineName
@@ -24,11 +24,9 @@ from uringfile._mode import PERMISSIONS, parse_mode
 from uringfile._native_engine import REGULAR, Identity, identify
 from uringfile._open import (
     close_at_once,
-    close_descriptor,
     is_local,
     open_cached,
     open_path,
-    release_descriptor,
 )
 from uringfile._streamio import StreamIO
 from uringfile._text import check_codec
@@ -37,9 +35,6 @@ MAX_OFFSET = 2**63 - 1
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes] | int
 
-
-# How long close() waits for reads that were cancelled and do not stop.
-_PATIENCE = 0.2
 
 _F = TypeVar("_F", bound="OpenFile")
 
@@ -73,8 +68,7 @@ class OpenFile:
         self._owner = True
         self._closed = False
         self._opening: asyncio.Lock | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._releasing = False
+        self._closing: Closing | None = None
         # The open file objects on this file. The garbage collector finalizes a cycle in any
         # order: the last of them lets go of the descriptor, because they may have to write.
         self._file_objects = 0
@@ -263,7 +257,7 @@ class OpenFile:
         does after 0.2 s if only reads are left that nobody waits for and that do not stop.
         """
         if self._closing is not None:
-            await asyncio.wait([self._closing])
+            await asyncio.wait([self._closing.task])
             return
         descriptor = self._descriptor
         if descriptor is None:
@@ -271,14 +265,24 @@ class OpenFile:
         driver = self._driver_here()
         if self.close_at_once():
             return
+        self._end(descriptor)
+        driver.cancel_holders(descriptor, writes=self._stream_io is not None, filename=self.name)
+        self._closing = Closing(
+            driver,
+            descriptor,
+            self._direct_io,
+            self.name,
+            owner=self._owner,
+            at_once=self._closes_at_once(),
+        )
+        await shield(self._closing.task)
+
+    def _end(self, descriptor: Descriptor) -> None:
+        """From here on no call finds the file open."""
         self._closed = True
         self._descriptor = None
         self._inline = False
         descriptor.closing = True
-        driver.cancel_holders(descriptor, writes=self._stream_io is not None, filename=self.name)
-        self._closing = driver.loop.create_task(self._release(driver, descriptor))
-        self._closing.add_done_callback(partial(self._released, driver, descriptor))
-        await shield(self._closing)
 
     def detach(self) -> int:
         """Let go of the descriptor without closing it: it is the caller's from now on.
@@ -290,10 +294,7 @@ class OpenFile:
         if descriptor.holders or self._direct_io is not None:
             raise BlockingIOError(errno.EAGAIN, "an operation is under way", self.name)
         driver.forget(descriptor.fd)
-        self._closed = True
-        self._descriptor = None
-        self._inline = False
-        descriptor.closing = True
+        self._end(descriptor)
         return descriptor.fd
 
     def close_at_once(self) -> bool:
@@ -303,66 +304,19 @@ class OpenFile:
             descriptor is None
             or not self._owner
             or self._direct_io is not None
-            or not self._may_close_at_once(descriptor)
+            or descriptor.holders
+            or not self._closes_at_once()
         ):
             return False
         driver = self._driver_here()
-        self._closed = True
-        self._descriptor = None
-        self._inline = False
-        descriptor.closing = True
+        self._end(descriptor)
         close_at_once(driver, descriptor, self.name)
         return True
 
-    def _may_close_at_once(self, descriptor: Descriptor) -> bool:
+    def _closes_at_once(self) -> bool:
         """Whether close(2) waits for nothing. With a file that was written it may: ext4 writes
         back at close what replaces an older content; so it may where others answer."""
-        return self._local and not self.mode.writable and not descriptor.holders
-
-    async def _release(self, driver: Driver, descriptor: Descriptor) -> None:
-        """Wait for what is under way, and close; a task of its own, that goes on if the
-        caller is cancelled."""
-        self._releasing = True
-        try:
-            if not await self._wait_until_idle(driver, descriptor):
-                self._drop(driver, descriptor)
-                return
-            if self._direct_io is not None:
-                await self._direct_io.close()
-        except BaseException:  # the loop is ending; or the second descriptor's close failed
-            self._drop(driver, descriptor)
-            raise
-        if self._owner:
-            at_once = self._may_close_at_once(descriptor)
-            await close_descriptor(driver, descriptor, self.name, at_once=at_once)
-        else:
-            await release_descriptor(driver, descriptor, self.name)
-
-    async def _wait_until_idle(self, driver: Driver, descriptor: Descriptor) -> bool:
-        """False if only reads are left that nobody waits for and that do not stop (a hung
-        server); the descriptor is then closed when the kernel lets go of it."""
-        while descriptor.holders:
-            idle = asyncio.ensure_future(descriptor.idle())
-            _, pending = await asyncio.wait([idle], timeout=_PATIENCE)
-            if pending:
-                idle.cancel()
-                if driver.holds_only_lost_reads(descriptor):
-                    return False
-        return True
-
-    def _released(self, driver: Driver, descriptor: Descriptor, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            task.exception()  # its caller may be gone
-        elif not self._releasing:  # the loop has ended before its first step
-            self._drop(driver, descriptor)
-
-    def _drop(self, driver: Driver, descriptor: Descriptor) -> None:
-        if self._direct_io is not None:
-            self._direct_io.drop()
-        if self._owner:
-            driver.drop(descriptor)
-        else:
-            driver.forget(descriptor.fd)
+        return self._local and not self.mode.writable
 
     def __await__(self: _F) -> Generator[Any, None, _F]:
         yield from self.open().__await__()
