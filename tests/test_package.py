@@ -84,6 +84,7 @@ LAYERS = [
         "_engine",
         "_errors",
         "_mode",
+        "_paths",
         "_stats",
         "_statx",
         "_text",
@@ -146,6 +147,7 @@ LAYERS = [
 PURE = {
     "_environment",
     "_mode",
+    "_paths",
     "_statx",
     "_text",
     "_splitter",

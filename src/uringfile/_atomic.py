@@ -22,6 +22,7 @@ from uringfile._file import AIOFile
 from uringfile._loop import running_driver
 from uringfile._mode import parse_mode
 from uringfile._open import NO_DESCRIPTOR, in_thread
+from uringfile._paths import StrOrBytesPath
 from uringfile._settle import settle
 from uringfile._stream import async_open
 from uringfile._textfile import TextFileWrapper
@@ -29,7 +30,6 @@ from uringfile._textfile import TextFileWrapper
 if TYPE_CHECKING:
     from typing import Literal
 
-StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 F = TypeVar("F", BinaryFileWrapper, TextFileWrapper)
 T = TypeVar("T")
 

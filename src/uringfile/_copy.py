@@ -16,9 +16,9 @@ from uringfile._background import shield
 from uringfile._executor import call_in_thread
 from uringfile._loop import running_driver
 from uringfile._native_engine import copy_data, fd_is_local, new_scratch
+from uringfile._paths import StrOrBytesPath
 from uringfile._settle import settle
 
-StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Progress = Callable[[int, int], object]
 
 # Between two looks at whether to go on. On a slow disk it takes a second.

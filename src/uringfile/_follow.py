@@ -9,13 +9,10 @@ import stat
 from collections import deque
 
 from uringfile._engine import EngineName
-from uringfile._fd import NoDescriptor
 from uringfile._file import AIOFile
 from uringfile._inotify import FILE_EVENTS, MODIFY, NAME_EVENTS, Inotify, open_inotify
 from uringfile._loop import running_driver
-from uringfile._open import in_thread
-
-_NO_DESCRIPTOR = NoDescriptor()
+from uringfile._open import NO_DESCRIPTOR, in_thread
 
 FileId = tuple[int, int]
 
@@ -80,7 +77,7 @@ class Follow:
 
     async def _status(self) -> os.stat_result | None:
         """A look at the path, which may wait for its file system."""
-        holds = _NO_DESCRIPTOR if self._inotify is None else self._inotify.descriptor
+        holds = NO_DESCRIPTOR if self._inotify is None else self._inotify.descriptor
         found: os.stat_result | None = await in_thread(
             running_driver(self._engine), holds, self._stat
         )

@@ -21,10 +21,8 @@ from uringfile._fd import Descriptor
 from uringfile._loop import running_driver
 from uringfile._native_engine import fd_is_local, identify, pin
 from uringfile._open import MOUNTS, NO_DESCRIPTOR, in_thread
+from uringfile._paths import FileDescriptorOrPath, StrOrBytesPath
 from uringfile._statx import STATX_SIZE, to_stat_result
-
-StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-FileDescriptorOrPath = int | StrOrBytesPath
 
 _AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW = 0x100

@@ -22,19 +22,12 @@ from uringfile._gather import GatheredWrites
 from uringfile._loop import running_driver
 from uringfile._mode import PERMISSIONS, parse_mode
 from uringfile._native_engine import REGULAR, Identity, identify
-from uringfile._open import (
-    close_at_once,
-    is_local,
-    open_cached,
-    open_path,
-)
+from uringfile._open import close_at_once, is_local, open_cached, open_path
+from uringfile._paths import FileDescriptorOrPath
 from uringfile._streamio import StreamIO
 from uringfile._text import check_codec
 
 MAX_OFFSET = 2**63 - 1
-
-Path = str | bytes | os.PathLike[str] | os.PathLike[bytes] | int
-
 
 _F = TypeVar("_F", bound="OpenFile")
 
@@ -46,7 +39,7 @@ class OpenFile:
 
     def __init__(
         self,
-        path: Path,
+        path: FileDescriptorOrPath,
         mode: str = "r",
         encoding: str = "utf-8",
         *,

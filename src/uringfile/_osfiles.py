@@ -24,8 +24,6 @@ from uringfile._engine import (
 from uringfile._fd import Descriptor
 from uringfile._loop import running_driver
 from uringfile._names import (
-    FileDescriptorOrPath,
-    StrOrBytesPath,
     c_integer,
     encoded,
     failure,
@@ -39,6 +37,7 @@ from uringfile._names import (
     stat_path,
 )
 from uringfile._open import close_descriptor, close_orphan, open_cached
+from uringfile._paths import FileDescriptorOrPath, StrOrBytesPath
 
 _AT_REMOVEDIR = 0x200
 _AT_SYMLINK_FOLLOW = 0x400

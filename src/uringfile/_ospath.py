@@ -10,13 +10,12 @@ import os
 import stat as _stat
 
 from uringfile._names import (
-    FileDescriptorOrPath,
-    StrOrBytesPath,
     c_integer,
     on_executor,
     stat_any,
     stat_descriptor,
 )
+from uringfile._paths import FileDescriptorOrPath, StrOrBytesPath
 
 __all__ = [
     "exists",

@@ -7,7 +7,7 @@ import operator
 import os
 import warnings
 from collections.abc import Callable, Generator
-from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar, Union, overload
+from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from uringfile._binary import BinaryFileWrapper
 from uringfile._engine import EngineName
@@ -16,6 +16,7 @@ from uringfile._fileobject import FileIOWrapperBase
 from uringfile._mode import parse_mode
 from uringfile._newlines import check_newline
 from uringfile._opener import OpenerFile, by_opener
+from uringfile._paths import FileDescriptorOrPath
 from uringfile._textfile import TextFileWrapper
 
 if TYPE_CHECKING:
@@ -24,12 +25,11 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=FileIOWrapperBase)
 
 Opener = Callable[[Any, int], int]
-Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]", int]
 
 
 @overload
 def async_open(
-    file: Path,
+    file: FileDescriptorOrPath,
     mode: OpenTextMode = "r",
     encoding: str | None = None,
     errors: str | None = None,
@@ -43,7 +43,7 @@ def async_open(
 ) -> TextFileWrapper: ...
 @overload
 def async_open(
-    file: Path,
+    file: FileDescriptorOrPath,
     mode: OpenBinaryMode,
     encoding: None = None,
     errors: None = None,
@@ -57,7 +57,7 @@ def async_open(
 ) -> BinaryFileWrapper: ...
 @overload
 def async_open(
-    file: Path,
+    file: FileDescriptorOrPath,
     mode: str,
     encoding: str | None = None,
     errors: str | None = None,

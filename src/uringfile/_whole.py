@@ -18,10 +18,10 @@ from uringfile._loop import running_driver
 from uringfile._native_engine import new_scratch
 from uringfile._newlines import check_newline
 from uringfile._open import MOUNTS
+from uringfile._paths import StrOrBytesPath
 from uringfile._text import check_codec
 from uringfile._turns import COPY_SHIFT
 
-StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 P = TypeVar("P", bound=StrOrBytesPath)
 
 # What one call for many files may copy, and what a file takes from the turn's budget.

@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, AnyStr, overload
 
 from uringfile._mode import parse_mode
-from uringfile._stream import Opener, Path, async_open
+from uringfile._paths import FileDescriptorOrPath
+from uringfile._stream import Opener, async_open
 
 try:
     import anyio
@@ -107,7 +108,7 @@ class AsyncFile(anyio.AsyncFile[AnyStr]):
 
 @overload
 async def open_file(
-    file: Path,
+    file: FileDescriptorOrPath,
     mode: OpenBinaryMode,
     buffering: int = ...,
     encoding: None = ...,
@@ -120,7 +121,7 @@ async def open_file(
 ) -> AsyncFile[bytes]: ...
 @overload
 async def open_file(
-    file: Path,
+    file: FileDescriptorOrPath,
     mode: OpenTextMode = ...,
     buffering: int = ...,
     encoding: str | None = ...,
@@ -132,7 +133,7 @@ async def open_file(
     limiter: anyio.CapacityLimiter | None = ...,
 ) -> AsyncFile[str]: ...
 async def open_file(
-    file: Path,
+    file: FileDescriptorOrPath,
     mode: str = "r",
     buffering: int = -1,
     encoding: str | None = None,

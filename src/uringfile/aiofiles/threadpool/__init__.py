@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from uringfile._fileobject import FileIOWrapperBase
 from uringfile._mode import parse_mode
-from uringfile._stream import Opener, Path, async_open
+from uringfile._paths import FileDescriptorOrPath
+from uringfile._stream import Opener, async_open
 from uringfile.aiofiles import base
 from uringfile.aiofiles.base import AiofilesContextManager
 from uringfile.aiofiles.threadpool.binary import (
@@ -54,7 +55,7 @@ _builtin_open = builtins.open
 
 @overload
 def open(
-    file: Path,
+    file: FileDescriptorOrPath,
     mode: OpenTextMode = "r",
     buffering: int = -1,
     encoding: str | None = None,
@@ -68,7 +69,7 @@ def open(
 ) -> AiofilesContextManager[AsyncTextIOWrapper]: ...
 @overload
 def open(
-    file: Path,
+    file: FileDescriptorOrPath,
     mode: OpenBinaryMode,
     buffering: Literal[0],
     encoding: None = None,
@@ -82,7 +83,7 @@ def open(
 ) -> AiofilesContextManager[AsyncFileIO]: ...
 @overload
 def open(
-    file: Path,
+    file: FileDescriptorOrPath,
     mode: OpenBinaryModeReading | OpenBinaryModeUpdating,
     buffering: Literal[-1, 1] = -1,
     encoding: None = None,
@@ -96,7 +97,7 @@ def open(
 ) -> AiofilesContextManager[AsyncBufferedReader]: ...
 @overload
 def open(
-    file: Path,
+    file: FileDescriptorOrPath,
     mode: OpenBinaryModeWriting,
     buffering: Literal[-1, 1] = -1,
     encoding: None = None,
@@ -110,7 +111,7 @@ def open(
 ) -> AiofilesContextManager[AsyncBufferedIOBase]: ...
 @overload
 def open(
-    file: Path,
+    file: FileDescriptorOrPath,
     mode: str,
     buffering: int = -1,
     encoding: str | None = None,
