@@ -23,6 +23,7 @@ class Held:
         self.real = getattr(file, name)
         self.entered = asyncio.Event()
         self.go = asyncio.Event()
+        self.failed = asyncio.Event()
         self.error: OSError | None = None
         self.calls = 0
         setattr(file, name, self)
@@ -35,6 +36,7 @@ class Held:
             error, self.error = self.error, None
             done = error.characters_written = min(1000, len(args[0]))
             await self.real(args[0][:done], *args[1:])
+            self.failed.set()
             raise error
         return await self.real(*args)
 
@@ -76,7 +78,7 @@ async def test_any_next_call_raises_it(
     held.error = OSError(errno.EIO, "made to fail")
     await file.write(BLOCK)
     held.go.set()
-    await asyncio.sleep(0.01)
+    await held.failed.wait()
     with pytest.raises(OSError, match="made to fail"):
         await call(file)
     if not file.closed:
@@ -94,7 +96,7 @@ async def test_nothing_lands_behind_a_gap(tmp_path: Path, engine: Any) -> None:
     await file.write(BLOCK)
     await file.write(b"later")
     held.go.set()
-    await asyncio.sleep(0.01)
+    await held.failed.wait()
     assert path.read_bytes() == BLOCK[:1000]
     with pytest.raises(OSError, match="made to fail"):
         await file.write(b"not accepted")

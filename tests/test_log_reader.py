@@ -195,14 +195,15 @@ def test_a_line_of_ten_megabytes_takes_linear_time(
 
     async def seconds(size: int) -> float:
         path.write_bytes(encode(b"x" * size, kind))
-        start = time.perf_counter()
+        start = time.process_time()
         records, _ = await read_all(path, chunk_size=4096, engine=engine, **kind)
         assert records == [given(b"x" * size, kind)]
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     async def main() -> None:
         small = min([await seconds(1_000_000) for _ in range(3)])
-        assert await seconds(10_000_000) < 40 * small + 0.3
+        large = min([await seconds(10_000_000) for _ in range(2)])
+        assert large < 30 * small + 0.5, "with each chunk all before it, it takes some seconds"
 
     run(main())
 

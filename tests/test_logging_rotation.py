@@ -232,15 +232,18 @@ def test_a_rollover_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert handler.dropped == 0
 
 
-def test_what_is_no_regular_file_is_not_rotated() -> None:
-    handler = RotatingFileHandler("/dev/null", maxBytes=10, backupCount=1)
+def test_what_is_no_regular_file_is_not_rotated(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    reader = os.open(tmp_path / "log", os.O_RDWR)
+    handler = RotatingFileHandler(tmp_path / "log", maxBytes=10, backupCount=1)
     logger = make_logger(handler)
     for i in range(100):
         logger.info("%d", i)
     handler.close()
     assert handler.dropped == 0
-    assert not os.path.isfile("/dev/null.1")
-    assert not os.path.isfile("/dev/null")
+    assert os.listdir(tmp_path) == ["log"]
+    assert os.read(reader, 1 << 16) == b"".join(b"%d\n" % i for i in range(100))
+    os.close(reader)
 
 
 def test_should_rollover_counts_what_waits(tmp_path: Path) -> None:

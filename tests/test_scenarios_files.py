@@ -192,8 +192,10 @@ async def outcome(call: Callable[[], Awaitable[Any]]) -> Any:
 
 @pytest.mark.parametrize("direct", [False, True])
 async def test_the_last_offsets(tmp_path: Path, engine: Any, direct: bool) -> None:
-    """Nothing is there to read; what writes there answers as the system calls do."""
+    """Nothing is there to read; what writes there answers as the system calls do: with an error,
+    or, on a tmpfs and XFS, by doing it."""
     path = tmp_path / "f"
+    fd = os.open(tmp_path / "theirs", os.O_RDWR | os.O_CREAT)
     async with AIOFile(path, "wb+", direct=direct, engine=engine) as f:
         await f.write(b"hello")
         for offset in (LAST, LAST - 1, LAST - 4096, LAST - 5000):
@@ -201,17 +203,27 @@ async def test_the_last_offsets(tmp_path: Path, engine: Any, direct: bool) -> No
             assert await f.read_many([(5000, offset), (3, 1)]) == [b"", b"ell"]
             assert await f.readinto(bytearray(9000), offset) == 0
             calls = [
-                lambda offset=offset: f.write(b"x" * 10, offset),
-                lambda offset=offset: f.write_many([(b"x", offset), (b"y", offset)]),
-                lambda offset=offset: f.truncate(offset),
-                lambda offset=offset: f.allocate(10, offset - 20),
+                (f.write(b"x" * 10, offset), (os.pwrite, fd, b"x" * 10, offset)),
+                (f.write_many([(b"x", offset), (b"y", offset)]), (os.pwrite, fd, b"x", offset)),
+                (f.truncate(offset), (os.ftruncate, fd, offset)),
+                (f.allocate(10, offset - 20), (os.posix_fallocate, fd, offset - 20, 10)),
             ]
-            for call in calls:
-                error = await outcome(call)
-                assert isinstance(error, OSError)
-                assert error.errno in (errno.EFBIG, errno.EINVAL, errno.ENOSPC)
-                assert error.filename == str(path)
+            for ours, (theirs, *arguments) in calls:
+                error = await outcome(lambda ours=ours: ours)
+                if isinstance(error, OSError):
+                    assert error.errno in (errno.EFBIG, errno.EINVAL, errno.ENOSPC)
+                    assert error.filename == str(path)
+                try:
+                    theirs(*arguments)
+                except OSError:
+                    assert isinstance(error, OSError)
+                else:
+                    assert direct or not isinstance(error, OSError)
+                    assert direct or os.fstat(f.fileno()).st_size == os.fstat(fd).st_size
+                os.ftruncate(fd, 5)
+                await f.truncate(5)
         assert path.read_bytes() == b"hello"
+    os.close(fd)
 
 
 @pytest.mark.parametrize("offset", [-1, LAST + 1, 2**64, -(2**64)])
