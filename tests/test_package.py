@@ -104,7 +104,7 @@ LAYERS = [
     {"_native_engine", "_fd", "_inflight", "_batch", "_pool"},
     {"_ending", "_inotify", "_watch", "_held", "_turns"},
     {"_choice", "_driver"},
-    {"_loop", "_open"},
+    {"_loop", "_open", "_uninterrupted"},
     {"_names"},
     {"_osfiles", "_ospath", "_scandir"},
     {"_ostree"},

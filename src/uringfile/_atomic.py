@@ -26,6 +26,7 @@ from uringfile._paths import StrOrBytesPath
 from uringfile._settle import settle
 from uringfile._stream import async_open
 from uringfile._textfile import TextFileWrapper
+from uringfile._uninterrupted import run_uninterrupted
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -51,9 +52,7 @@ async def fsync_dir(path: StrOrBytesPath) -> None:
         return
     descriptor = Descriptor(await _osfiles.open(name, os.O_RDONLY | os.O_DIRECTORY))
     try:
-        ret = -errno.EINTR
-        while ret == -errno.EINTR:
-            ret = await driver.run(FSYNC, descriptor)
+        ret = await run_uninterrupted(driver, FSYNC, descriptor)
     finally:
         descriptor.close_when_idle()
     if ret != -errno.EINVAL:

@@ -27,6 +27,7 @@ from uringfile._fd import Descriptor
 from uringfile._mode import Mode
 from uringfile._native_engine import address, copy, inside, pin
 from uringfile._open import close_descriptor, open_path
+from uringfile._uninterrupted import run_uninterrupted
 
 #: The largest piece that goes through one bounce buffer.
 PIECE = 1 << 20
@@ -190,9 +191,8 @@ class DirectIO:
 
     async def _write_buffered(self, addr: Any, size: int, offset: int) -> int:
         descriptor = await self._buffered_descriptor()
-        ret = -errno.EINTR
-        while ret == -errno.EINTR:
-            ret = await self._driver.run(WRITE | self._worker, descriptor, addr, size, offset)
+        opcode = WRITE | self._worker
+        ret = await run_uninterrupted(self._driver, opcode, descriptor, addr, size, offset)
         return raise_for(ret, self._name)
 
     async def _buffered_descriptor(self) -> Descriptor:

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Any
 
-from uringfile._driver import NO_BUFFER, raise_for
+from uringfile._driver import raise_for
 from uringfile._engine import FADVISE, FALLOCATE, FDATASYNC, FSYNC, FTRUNCATE, STATX
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
@@ -14,6 +14,7 @@ from uringfile._native_engine import pin
 from uringfile._open import in_thread
 from uringfile._openfile import MAX_OFFSET, OpenFile
 from uringfile._statx import STATX_SIZE, to_stat_result
+from uringfile._uninterrupted import run_uninterrupted
 
 # After these the kernel has dropped what it could not write, and says so only once.
 _LASTING_SYNC_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
@@ -121,10 +122,7 @@ class InodeFile(OpenFile):
         driver = self._driver_here()
         descriptor.holders += 1
         try:
-            ret = -errno.EINTR
-            while ret == -errno.EINTR:
-                ret = await driver.run(opcode, descriptor, NO_BUFFER, length, offset)
-            return ret
+            return await run_uninterrupted(driver, opcode, descriptor, length=length, offset=offset)
         finally:
             descriptor.release()
 

@@ -8,7 +8,7 @@ import fcntl
 import os
 from typing import Any
 
-from uringfile._driver import NO_BUFFER, Driver
+from uringfile._driver import Driver
 from uringfile._engine import ASYNC, FALLOCATE, FDATASYNC, FTRUNCATE, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
@@ -16,6 +16,7 @@ from uringfile._inflight import Operation
 from uringfile._logpolicy import Shape
 from uringfile._native_engine import inside, pin
 from uringfile._open import close_descriptor, in_thread
+from uringfile._uninterrupted import run_uninterrupted
 
 Begun = tuple[Operation, "asyncio.Future[int]"]
 
@@ -117,10 +118,9 @@ class LogFile:
             raise os_error(ret, self.path)
 
     async def _run(self, opcode: int, length: int = 0, offset: int = 0) -> int:
-        ret = -errno.EINTR
-        while ret == -errno.EINTR:
-            ret = await self.driver.run(opcode, self.descriptor, NO_BUFFER, length, offset)
-        return ret
+        return await run_uninterrupted(
+            self.driver, opcode, self.descriptor, length=length, offset=offset
+        )
 
     async def _in_thread(self, function: Any, *args: int) -> int:
         result: int = await in_thread(

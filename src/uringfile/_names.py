@@ -23,6 +23,7 @@ from uringfile._native_engine import fd_is_local, identify, pin
 from uringfile._open import MOUNTS, NO_DESCRIPTOR, in_thread
 from uringfile._paths import FileDescriptorOrPath, StrOrBytesPath
 from uringfile._statx import STATX_SIZE, to_stat_result
+from uringfile._uninterrupted import run_uninterrupted
 
 _AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -103,21 +104,6 @@ def failure(result: int, filename: Any = None, filename2: Any = None) -> OSError
     return OSError(code, os.strerror(code), filename, None, filename2)
 
 
-async def _by_engine(
-    driver: Driver,
-    opcode: int,
-    held: Descriptor,
-    memory: Any,
-    length: int,
-    offset: int,
-    on_orphan: Callable[[int], None] | None = None,
-) -> int:
-    while True:
-        ret = await driver.run(opcode, held, memory, length, offset, on_orphan)
-        if ret != -errno.EINTR:
-            return ret
-
-
 async def perform(
     opcode: int,
     held: Descriptor,
@@ -134,7 +120,7 @@ async def perform(
     try:
         if not driver.serves(opcode & KIND):
             return await in_thread(driver, held, call, on_orphan=on_orphan)
-        ret = await _by_engine(driver, opcode, held, memory, length, offset, on_orphan)
+        ret = await run_uninterrupted(driver, opcode, held, memory, length, offset, on_orphan)
     finally:
         held.close_when_idle()
     if ret < 0:
@@ -264,7 +250,7 @@ async def _statx(
     out = bytearray(STATX_SIZE) + memory
     try:
         flags = 0 if follow_symlinks else _AT_SYMLINK_NOFOLLOW
-        ret = await _by_engine(driver, STATX_PATH, held, pin(out), 0, flags)
+        ret = await run_uninterrupted(driver, STATX_PATH, held, pin(out), 0, flags)
     finally:
         held.close_when_idle()
     if ret < 0:
@@ -303,7 +289,7 @@ async def stat_descriptor(fd: int) -> os.stat_result:
         return result
     out = bytearray(STATX_SIZE)
     # Not a duplicate: should the number change hands, nobody waits for the answer any more.
-    ret = await _by_engine(driver, STATX, Descriptor(fd), pin(out), 0, 0)
+    ret = await run_uninterrupted(driver, STATX, Descriptor(fd), pin(out))
     if ret < 0:
         raise failure(ret, fd)
     return to_stat_result(out)

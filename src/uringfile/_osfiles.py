@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from uringfile import _kernel
-from uringfile._driver import NO_BUFFER
 from uringfile._engine import (
     ASYNC,
     FALLOCATE,
@@ -38,6 +37,7 @@ from uringfile._names import (
 )
 from uringfile._open import close_descriptor, close_orphan, open_cached
 from uringfile._paths import FileDescriptorOrPath, StrOrBytesPath
+from uringfile._uninterrupted import run_uninterrupted
 
 _AT_REMOVEDIR = 0x200
 _AT_SYMLINK_FOLLOW = 0x400
@@ -204,9 +204,9 @@ async def posix_fallocate(fd: int, offset: int, length: int, /) -> None:
 
 async def _perform_on(fd: int, opcode: int, length: int, offset: int) -> None:
     """The kernel finds the file when it takes the operation, and then needs no number."""
-    ret = -errno.EINTR
-    while ret == -errno.EINTR:
-        ret = await running_driver().run(opcode, Descriptor(fd), NO_BUFFER, length, offset)
+    ret = await run_uninterrupted(
+        running_driver(), opcode, Descriptor(fd), length=length, offset=offset
+    )
     if ret < 0:
         raise failure(ret)
 
