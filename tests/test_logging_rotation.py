@@ -246,6 +246,21 @@ def test_what_is_no_regular_file_is_not_rotated(tmp_path: Path) -> None:
     os.close(reader)
 
 
+def test_what_has_taken_the_place_of_the_file_is_not_rotated(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    handler = RotatingFileHandler(path, maxBytes=100, backupCount=1, watch=False)
+    logger = make_logger(handler)
+    logger.info("x" * 90)
+    handler.flush()
+    path.rename(tmp_path / "before")
+    os.mkfifo(path)
+    logger.info("y" * 90)
+    handler.close()
+    assert {*os.listdir(tmp_path)} == {"log", "before"}
+    assert (tmp_path / "before").read_text() == "x" * 90 + "\n" + "y" * 90 + "\n"
+    assert path.is_fifo()
+
+
 def test_should_rollover_counts_what_waits(tmp_path: Path) -> None:
     handler = RotatingFileHandler(tmp_path / "log", maxBytes=100, backupCount=1)
     logger = make_logger(handler)
