@@ -26,6 +26,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import uringfile.os
 from uringfile import AIOFile, ClosedFileError, CorruptLogError, LogReader, LogWriter, recover
 
 PUT, DELETE = 1, 0
@@ -284,7 +285,7 @@ class Store:
         old = self._file
         try:
             await self._log.close()
-            await asyncio.to_thread(replace_durably, self._new_path, self.path)
+            await replace_durably(self._new_path, self.path)
             log = await open_log(self.path)
             try:
                 file = await AIOFile(self.path, "rb")
@@ -328,14 +329,10 @@ def batches(places: dict[bytes, Place]) -> Iterator[list[bytes]]:
     yield keys
 
 
-def replace_durably(source: str, target: str) -> None:
+async def replace_durably(source: str, target: str) -> None:
     """rename(2), and fsync of the directory: without that a power cut may undo it."""
-    os.rename(source, target)
-    directory = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    await uringfile.os.rename(source, target)
+    await uringfile.fsync_dir(os.path.dirname(target))
 
 
 async def finish(work: Coroutine[Any, Any, object]) -> None:

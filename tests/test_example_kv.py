@@ -335,7 +335,7 @@ def test_a_change_that_is_heard_of_late_is_not_lost_in_compaction(
 
 
 CRASH = """
-import asyncio, fcntl, importlib.util, os, sys
+import asyncio, fcntl, importlib.util, inspect, os, sys
 import uringfile
 spec = importlib.util.spec_from_file_location("kv", sys.argv[1])
 kv = importlib.util.module_from_spec(spec)
@@ -351,10 +351,14 @@ def die_at(owner, name, nth, before):
         if calls == nth and before:
             os._exit(9)
         result = function(*args, **kwargs)
-        if calls == nth:
-            os._exit(9)
-        return result
+        if calls != nth:
+            return result
+        return die_after(result) if inspect.iscoroutine(result) else os._exit(9)
     setattr(owner, name, wrapped)
+
+async def die_after(call):
+    await call
+    os._exit(9)
 
 async def main():
     async with kv.Store(sys.argv[2]) as store:
@@ -378,9 +382,9 @@ asyncio.run(main())
         "uringfile.LogWriter sync 1",
         "uringfile.LogWriter close 1",
         "uringfile.LogWriter close 2",
-        "os rename 1",
+        "uringfile.os rename 1",
+        "uringfile fsync_dir 1",
         "os fsync 1",
-        "os fsync 2",
         "kv open_log 1",
     ],
 )
@@ -426,7 +430,7 @@ def test_an_error_after_the_rename_ends_the_store(
 ) -> None:
     """Nothing more may be acknowledged: nobody knows which file a power cut would leave."""
 
-    def fail(source: str, target: str) -> None:
+    async def fail(source: str, target: str) -> None:
         os.rename(source, target)
         raise OSError(errno.EIO, os.strerror(errno.EIO), target)
 
