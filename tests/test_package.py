@@ -109,7 +109,6 @@ LAYERS = [
     {"_osfiles", "_ospath", "_scandir"},
     {"_ostree"},
     {"os"},
-    {"_settle"},
     {"_copy"},
     {"_direct", "_streamio", "_gather", "_logfile"},
     {"_logdirect"},

@@ -236,7 +236,7 @@ def test_a_cancelled_copy_that_hangs_is_left_to_itself(
     src, dst = tmp_path / "src", tmp_path / "dst"
     src.write_bytes(os.urandom(10 * PIECE))
     monkeypatch.setattr(_copy, "_clone", no_clone)
-    monkeypatch.setattr("uringfile._settle.PATIENCE", 0.05)
+    monkeypatch.setattr("uringfile._background.PATIENCE", 0.05)
 
     async def main() -> None:
         held = Held(monkeypatch)

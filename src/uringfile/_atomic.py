@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from uringfile import _osfiles, _ospath
-from uringfile._background import Background
+from uringfile._background import Background, settle
 from uringfile._binary import BinaryFileWrapper
 from uringfile._driver import raise_for
 from uringfile._engine import FSYNC, OPENAT, EngineName
@@ -23,7 +23,6 @@ from uringfile._loop import running_driver
 from uringfile._mode import parse_mode
 from uringfile._open import NO_DESCRIPTOR, in_thread
 from uringfile._paths import StrOrBytesPath
-from uringfile._settle import settle
 from uringfile._stream import async_open
 from uringfile._textfile import TextFileWrapper
 from uringfile._uninterrupted import run_uninterrupted

@@ -8,6 +8,9 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
+# How long a caller that is cancelled waits for what must be undone, in seconds.
+PATIENCE = 1.0
+
 
 def shield(future: asyncio.Future[T]) -> asyncio.Future[T]:
     """As ``asyncio.shield``: whoever awaits it may be cancelled, the future goes on. Should it
@@ -74,3 +77,18 @@ class Background(Generic[T]):
     async def wait(self) -> T:
         """Its result. A caller that is cancelled is released at once, and the work goes on."""
         return await (self._result if self.done else shield(self._result))
+
+
+async def settle(work: Coroutine[Any, Any, Any]) -> None:
+    """Run to its end what must be finished or undone, though the caller be cancelled, or has been;
+    after a second it goes on without him. Its errors are lost."""
+    loop = asyncio.get_running_loop()
+    background = Background(loop, work)
+    end = loop.time() + PATIENCE
+    while not background.done and (left := end - loop.time()) > 0:
+        try:
+            await asyncio.wait_for(background.wait(), left)
+        except asyncio.CancelledError:
+            continue  # what brought us here is raised by the caller
+        except Exception:
+            pass  # its own, or that of the timeout

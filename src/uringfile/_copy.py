@@ -12,12 +12,11 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-from uringfile._background import shield
+from uringfile._background import settle, shield
 from uringfile._executor import call_in_thread
 from uringfile._loop import running_driver
 from uringfile._native_engine import copy_data, fd_is_local, new_scratch
 from uringfile._paths import StrOrBytesPath
-from uringfile._settle import settle
 
 Progress = Callable[[int, int], object]
 
