@@ -1,9 +1,10 @@
-"""The exceptions of the library, and the one way from an errno to an OSError."""
+"""The exceptions of the library, and the ways from an errno to an OSError."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 Filename = str | bytes | int | None
 
@@ -48,8 +49,16 @@ class CorruptLogError(Exception):
 
 
 def os_error(result: int, filename: Filename) -> OSError:
-    """The ``OSError`` subclass for ``result``, a negative errno."""
+    """The ``OSError`` subclass for ``result``, a negative errno; a descriptor is no filename."""
     code = -result
     if isinstance(filename, int):
         return OSError(code, os.strerror(code))
     return OSError(code, os.strerror(code), filename)
+
+
+def os_error_of(result: int, filename: Any = None, filename2: Any = None) -> OSError:
+    """As ``os_error``, with what the functions of ``os`` tell: one name, two, or a descriptor."""
+    code = -result
+    if filename2 is None:
+        return OSError(code, os.strerror(code), filename)
+    return OSError(code, os.strerror(code), filename, None, filename2)

@@ -76,10 +76,7 @@ class Batch:
     def settle(self) -> None:
         """The records are acknowledged. Called by the loop, not by a task."""
         self.settled = True
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        wake_all(self.waiters)
         while self._shared:
             self._shared.pop(0).resume()
 

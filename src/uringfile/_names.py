@@ -17,6 +17,7 @@ from typing import Any
 from uringfile import _kernel
 from uringfile._driver import Driver
 from uringfile._engine import KIND, STATX, STATX_PATH
+from uringfile._errors import os_error_of
 from uringfile._fd import Descriptor
 from uringfile._loop import running_driver
 from uringfile._native_engine import fd_is_local, identify, pin
@@ -96,14 +97,6 @@ def encoded(path: StrOrBytesPath) -> bytes:
     return name + b"\0"
 
 
-def failure(result: int, filename: Any = None, filename2: Any = None) -> OSError:
-    """The ``OSError`` subclass for a negative errno and one or two names."""
-    code = -result
-    if filename2 is None:
-        return OSError(code, os.strerror(code), filename)
-    return OSError(code, os.strerror(code), filename, None, filename2)
-
-
 async def perform(
     opcode: int,
     held: Descriptor,
@@ -124,7 +117,7 @@ async def perform(
     finally:
         held.close_when_idle()
     if ret < 0:
-        raise failure(ret, *names)
+        raise os_error_of(ret, *names)
     return ret
 
 
@@ -234,7 +227,7 @@ async def stat_path(
         if fd == -errno.EXDEV:
             return await _stat_and_learn(driver, name, follow_symlinks)
         if fd != -errno.EAGAIN:
-            raise failure(fd, name)
+            raise os_error_of(fd, name)
     if driver.serves(STATX_PATH):
         return await _statx(driver, name, memory, dir_fd, follow_symlinks)
     result: os.stat_result = await on_executor(
@@ -254,7 +247,7 @@ async def _statx(
     finally:
         held.close_when_idle()
     if ret < 0:
-        raise failure(ret, name)
+        raise os_error_of(ret, name)
     return to_stat_result(out)
 
 
@@ -281,7 +274,7 @@ async def stat_descriptor(fd: int) -> os.stat_result:
     try:
         mount = identify(fd).mount
     except OSError as error:
-        raise failure(-(error.errno or errno.EBADF), fd) from None
+        raise os_error_of(-(error.errno or errno.EBADF), fd) from None
     if mount and MOUNTS.get(mount):
         return os.fstat(fd)
     if not driver.serves(STATX):
@@ -291,7 +284,7 @@ async def stat_descriptor(fd: int) -> os.stat_result:
     # Not a duplicate: should the number change hands, nobody waits for the answer any more.
     ret = await run_uninterrupted(driver, STATX, Descriptor(fd), pin(out))
     if ret < 0:
-        raise failure(ret, fd)
+        raise os_error_of(ret, fd)
     return to_stat_result(out)
 
 

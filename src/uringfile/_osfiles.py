@@ -20,12 +20,12 @@ from uringfile._engine import (
     SYMLINKAT,
     UNLINKAT,
 )
+from uringfile._errors import os_error_of
 from uringfile._fd import Descriptor
 from uringfile._loop import running_driver
 from uringfile._names import (
     c_integer,
     encoded,
-    failure,
     lease,
     on_duplicates,
     on_executor,
@@ -208,7 +208,7 @@ async def _perform_on(fd: int, opcode: int, length: int, offset: int) -> None:
         running_driver(), opcode, Descriptor(fd), length=length, offset=offset
     )
     if ret < 0:
-        raise failure(ret)
+        raise os_error_of(ret)
 
 
 # ---- in threads --------------------------------------------------------------------

@@ -13,9 +13,10 @@ from functools import partial
 from itertools import islice
 from typing import Any, AnyStr, Generic, TypeVar
 
+from uringfile._errors import os_error_of
 from uringfile._fd import Descriptor
 from uringfile._loop import running_driver
-from uringfile._names import failure, lease, stat_path
+from uringfile._names import lease, stat_path
 from uringfile._open import NO_DESCRIPTOR, in_thread
 
 # How many entries one call of a thread reads.
@@ -159,7 +160,7 @@ class _Directory:
             return NO_DESCRIPTOR
         held, (number,) = lease(self._path)
         if number == -1:
-            raise failure(-errno.EBADF)
+            raise os_error_of(-errno.EBADF)
         self._dir_fd, self._path = self._path, number
         return held
 
