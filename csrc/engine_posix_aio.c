@@ -10,7 +10,8 @@
  * which costs a thread for each completion, 37,000/s; this notifier 75,000/s.
  *
  * A forked child cannot use glibc's AIO if its parent did; there each request gets
- * a thread of its own (posix_threads.c). */
+ * a thread of its own (posix_threads.c). So does each where the C library is not glibc: musl's
+ * AIO starts such a thread, too, but its aio_cancel() waits for what the thread does. */
 #include "posix_aio.h"
 
 #include <fcntl.h>
@@ -259,18 +260,29 @@ static int posix_aio_forget_fd(uf_engine *base, int fd, int *out, int max)
 
 /* ---- opening and closing -------------------------------------------------- */
 
+#ifdef __GLIBC__
 static pthread_once_t aio_once = PTHREAD_ONCE_INIT;
 static unsigned aio_forks; /* uf_forks when this process image first used AIO */
 
 static void init_aio(void)
 {
-	aio_forks = uf_forks;
-#ifdef __GLIBC__
 	struct aioinit init = { .aio_threads = WORKERS, .aio_num = CAPACITY, .aio_idle_time = 1 };
 
+	aio_forks = uf_forks;
 	aio_init(&init);
-#endif
 }
+
+static int aio_serves(void)
+{
+	pthread_once(&aio_once, init_aio);
+	return aio_forks == uf_forks;
+}
+#else
+static int aio_serves(void)
+{
+	return 0;
+}
+#endif
 
 static int posix_aio_open(uf_engine *base, unsigned entries, unsigned sqpoll_ms, const char **step)
 {
@@ -278,11 +290,10 @@ static int posix_aio_open(uf_engine *base, unsigned entries, unsigned sqpoll_ms,
 
 	(void)entries;
 	(void)sqpoll_ms;
-	pthread_once(&aio_once, init_aio);
 	base->capacity = CAPACITY;
 	base->worker_share = CAPACITY; /* ASYNC means nothing here */
 	base->opcodes = 1u << UF_READ | 1u << UF_WRITE | 1u << UF_FSYNC | 1u << UF_FDATASYNC;
-	engine->thread_each = aio_forks != uf_forks;
+	engine->thread_each = !aio_serves();
 	engine->staged_end = &engine->staged;
 	engine->ended_end = &engine->ended;
 	for (unsigned i = 0; i < CAPACITY; i++) {

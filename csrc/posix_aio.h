@@ -28,7 +28,7 @@ enum notifier_state { RUNNING, IDLE, SUSPENDED, WOKEN };
 
 struct posix_aio_engine {
 	struct uf_engine base;
-	int thread_each; /* in a forked child */
+	int thread_each; /* in a forked child, and with musl */
 	struct uf_lanes *lanes;
 
 	/* The loop's thread only. */

@@ -1,5 +1,5 @@
 /* A thread for each request, for forked children: glibc's AIO counts on worker threads
- * that a fork does not copy. musl's AIO works this way everywhere. */
+ * that a fork does not copy. And where the C library is not glibc. */
 #include "posix_aio.h"
 
 #include <unistd.h>

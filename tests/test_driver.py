@@ -481,7 +481,7 @@ async def test_close_through_the_engine_reports_its_error(
     assert operation.opcode == CLOSE | ASYNC
     os.close(fd)
     fake.complete(operation.token, -errno.EDQUOT)
-    with pytest.raises(OSError, match="quota"):
+    with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
         await task
     await file.close()  # the second time it is closed, and silent
     assert file.closed
@@ -492,10 +492,10 @@ async def test_failed_fsync_sticks(open_on_fake: Callable[..., AIOFile], fake: F
     task = asyncio.ensure_future(file.fsync())
     await turns()
     fake.complete(fake.pending()[0].token, -errno.EIO)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         await task
     for again in (file.fsync, file.fdsync):
-        with pytest.raises(OSError, match="Input/output"):
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
             await again()
     assert fake.pending() == []
     await file.close()
@@ -510,10 +510,10 @@ async def test_the_first_of_two_failed_fsyncs_sticks(
     first, second = fake.pending()
     fake.complete(first.token, -errno.EIO)
     fake.complete(second.token, -errno.EDQUOT)
-    for call, text in zip(calls, ("Input/output", "quota"), strict=True):
-        with pytest.raises(OSError, match=text):
+    for call, error in zip(calls, (errno.EIO, errno.EDQUOT), strict=True):
+        with pytest.raises(OSError, match=os.strerror(error)):
             await call
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         await file.fsync()
     await file.close()
 

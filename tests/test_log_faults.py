@@ -110,7 +110,7 @@ async def test_a_write_of_nothing_is_an_error(open_log: OpenLog, fake: FakeEngin
     task = asyncio.ensure_future(log.append(b"x\n"))
     fake.complete((await next_operation(fake)).token, 0)
     fake.perform((await next_operation(fake)).token)  # the cut
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         await task
 
 
@@ -252,7 +252,7 @@ async def test_the_first_error_is_told_even_if_the_cut_fails(
     fake.complete((await next_operation(fake)).token, -errno.ENOSPC)
     fake.complete((await next_operation(fake)).token, -errno.EROFS)
     for call in (task, log.append(b"x\n"), log.close()):
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
             await call
 
 
@@ -275,7 +275,7 @@ async def test_a_failed_sync_in_the_background_is_final(
     write = fake.pending()[1]
     fake.complete(operation.token, -errno.EIO)
     await turns()
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         await log.append(b"late\n")
     fake.perform(write.token)
     operation = await next_operation(fake)
@@ -283,7 +283,7 @@ async def test_a_failed_sync_in_the_background_is_final(
     fake.perform(operation.token)
     assert await task == end + 5  # it is written, which is all that was promised
     for call in (syncing, log.sync(), log.drain(), log.close()):
-        with pytest.raises(OSError, match="Input/output"):
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
             await call
     assert log.durable == 0
     assert content(tmp_path / "log") == b"acknowledged as written\nnext\n"
@@ -592,9 +592,9 @@ async def test_a_full_disk(small: Path, engine: Any, sync: Any) -> None:
     for end in ends[failed:]:
         assert isinstance(end, OSError)
         assert end.errno == errno.ENOSPC
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         log.append_nowait(b"x")
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         await log.close()
     expected = b"".join(b"%06d %s\n" % (i, b"x" * (i % 1000)) for i in range(failed))
     assert path.read_bytes() == expected
