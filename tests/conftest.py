@@ -16,7 +16,7 @@ import sysconfig
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -253,6 +253,24 @@ async def _end(loop: asyncio.AbstractEventLoop) -> None:
     await asyncio.gather(*pending, return_exceptions=True)
     await loop.shutdown_asyncgens()
     await loop.shutdown_default_executor()
+
+
+@contextlib.asynccontextmanager
+async def counted_turns() -> AsyncIterator[Callable[[], int]]:
+    """Tells how many turns another task of the loop has had meanwhile."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(count())
+    try:
+        yield lambda: turns
+    finally:
+        task.cancel()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import open_fds, run
+from conftest import counted_turns, open_fds, run
 
 from uringfile import (
     AIOFile,
@@ -521,23 +521,13 @@ async def test_closing_inside_an_iteration(lines: Path, engine: Any) -> None:
 
 
 async def test_iteration_lets_others_run(lines: Path, engine: Any) -> None:
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    other = asyncio.create_task(count_turns())
-    async with async_open(lines, "rb", engine=engine) as file:
+    async with counted_turns() as turns, async_open(lines, "rb", engine=engine) as file:
         file.seek(0)
         for _ in range(10):
             async for _ in file:
                 pass
             file.seek(0)
-    other.cancel()
-    assert turns > 5
+    assert turns() > 5
 
 
 async def test_iter_chunked(lines: Path, engine: Any) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import open_fds, run, until
+from conftest import counted_turns, open_fds, run, until
 from suspensions import cancelled_at_each, descriptors
 
 import uringfile
@@ -103,19 +103,10 @@ def test_a_missing_name_is_answered_at_once(tmp_path: Path) -> None:
 
 def test_cached_names_leave_the_loop_to_others(tmp_path: Path) -> None:
     async def main() -> None:
-        turns = 0
-
-        async def count_turns() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        counting = asyncio.ensure_future(count_turns())
-        for _ in range(2000):
-            await aos.stat(tmp_path)
-        counting.cancel()
-        assert turns >= 10
+        async with counted_turns() as turns:
+            for _ in range(2000):
+                await aos.stat(tmp_path)
+        assert turns() >= 10
 
     run(main())
 

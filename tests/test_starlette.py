@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import open_fds, run, run_python
+from conftest import counted_turns, open_fds, run, run_python
 
 pytest.importorskip("starlette")
 
@@ -223,18 +223,9 @@ def test_others_have_their_turn_between_two_chunks(file: Path) -> None:
         chunk_size = 7000
 
     async def main() -> None:
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        task = asyncio.create_task(count())
-        await messages(Small(file), a_scope())
-        task.cancel()
-        assert turns >= 99
+        async with counted_turns() as turns:
+            await messages(Small(file), a_scope())
+        assert turns() >= 99
 
     run(main())
 

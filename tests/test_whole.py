@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_cold, run
+from conftest import counted_turns, make_cold, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slow_fuse import mounted
@@ -298,19 +298,10 @@ def test_paths_are_asked_for_as_they_are_taken(many: dict[Path, bytes]) -> None:
 
 def test_the_loop_runs_while_many_are_read(many: dict[Path, bytes]) -> None:
     async def main() -> None:
-        turns = 0
-
-        async def count_turns() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        counting = asyncio.ensure_future(count_turns())
-        async for _ in read_files(list(many) * 5):
-            pass
-        counting.cancel()
-        assert turns >= 5
+        async with counted_turns() as turns:
+            async for _ in read_files(list(many) * 5):
+                pass
+        assert turns() >= 5
 
     run(main())
 
