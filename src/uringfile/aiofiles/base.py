@@ -15,7 +15,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from functools import partial, wraps
 from types import CoroutineType, TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from uringfile._binary import BinaryFileWrapper
 from uringfile._detach import detach
@@ -25,7 +25,7 @@ from uringfile._textfile import TextFileWrapper
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T", bound="AsyncBase")
+T = TypeVar("T", bound="_Exits")
 
 __all__ = ["AiofilesContextManager", "AsyncBase", "AsyncIndirectBase", "wrap"]
 
@@ -230,6 +230,11 @@ class Detached:
 
     def __getattr__(self, name: str) -> Any:
         raise ValueError("the file has been detached")
+
+
+class _Exits(Protocol):
+    async def _exit(self, *exc_info: Any) -> None:
+        """The end of the ``async with`` that made it."""
 
 
 class AiofilesContextManager(Awaitable[T], AbstractAsyncContextManager[T, None]):

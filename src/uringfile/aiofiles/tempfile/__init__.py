@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
 from concurrent.futures import Executor
-from types import TracebackType
 from typing import Any
 
 from uringfile import tempfile
@@ -121,27 +119,8 @@ def TemporaryDirectory(
     return AiofilesContextManagerTempDir(make())
 
 
-class AiofilesContextManagerTempDir:
+class AiofilesContextManagerTempDir(AiofilesContextManager[AsyncTemporaryDirectory[Any]]):
     """What ``TemporaryDirectory`` gives: awaited it is the folder, entered the folder's path."""
-
-    def __init__(self, coro: Coroutine[Any, Any, AsyncTemporaryDirectory[Any]]) -> None:
-        self._coro = coro
-        self._obj: AsyncTemporaryDirectory[Any] | None = None
-
-    def __await__(self) -> Generator[Any, Any, AsyncTemporaryDirectory[Any]]:
-        if self._obj is None:
-            self._obj = yield from self._coro.__await__()
-        return self._obj
 
     async def __aenter__(self) -> Any:
         return (await self).name
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        directory, self._obj = self._obj, None
-        assert directory is not None
-        await directory._exit(exc_type, exc_val, exc_tb)
