@@ -7,16 +7,16 @@ position within the chunk is found by decoding it once more, up to there.
 
 from __future__ import annotations
 
-import codecs
 import io
 from typing import Any
 
 from uringfile._cookie import Cookie
+from uringfile._text import new_incremental_decoder
 
 
 def new_decoder(encoding: str, errors: str, newline: str | None) -> Any:
     """An incremental decoder, which also translates newlines if ``newline`` is ``None``."""
-    decoder: Any = codecs.getincrementaldecoder(encoding)(errors)
+    decoder: Any = new_incremental_decoder(encoding, errors)
     if newline:
         return decoder
     return io.IncrementalNewlineDecoder(decoder, translate=newline is None)

@@ -9,7 +9,7 @@ from typing import Any
 
 from uringfile._file import AIOFile
 from uringfile._splitter import LineSplitter
-from uringfile._text import codec_at
+from uringfile._text import codec_at, new_incremental_decoder
 
 # What splitting a chunk, and the caller's loop over its lines, count in the budget of a turn:
 # a unit, some 2 us, for each 2 KiB.
@@ -41,7 +41,7 @@ class Reader:
         self._decoder: codecs.IncrementalDecoder | None = None
         if not aio_file.mode.binary:
             codec = codec_at(codecs.lookup(aio_file.encoding).name, offset)
-            self._decoder = codecs.getincrementaldecoder(codec)(aio_file.errors)
+            self._decoder = new_incremental_decoder(codec, aio_file.errors)
 
     async def read_chunk(self) -> Any:
         """The next chunk; empty at the end of the file."""

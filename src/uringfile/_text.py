@@ -9,6 +9,10 @@ from __future__ import annotations
 import codecs
 import functools
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _NATIVE = "le" if sys.byteorder == "little" else "be"
 
@@ -25,6 +29,23 @@ def check_codec(encoding: str, errors: str) -> str:
     """The canonical name of the codec. Raises ``LookupError`` for names that nobody knows."""
     codecs.lookup_error(errors)
     return codecs.lookup(encoding).name
+
+
+def new_incremental_decoder(encoding: str, errors: str) -> codecs.IncrementalDecoder:
+    """A decoder for text that comes in pieces. Raises ``LookupError`` as ``check_codec`` does."""
+    codec = codecs.lookup(encoding)
+    if codec.name == "utf-7" and sys.implementation.name == "pypy":
+        return _Utf7Decoder(errors)
+    return codec.incrementaldecoder(errors)
+
+
+class _Utf7Decoder(codecs.BufferedIncrementalDecoder):
+    """Where a piece ends within a Base64 run, PyPy gives a string that claims characters which
+    it does not have, and aborts the process in whatever looks at them. What it has is right."""
+
+    def _buffer_decode(self, input: ReadableBuffer, errors: str, final: bool) -> tuple[str, int]:
+        text, used = codecs.utf_7_decode(input, errors, final)
+        return text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass"), used
 
 
 def codec_at(codec: str, offset: int) -> str:

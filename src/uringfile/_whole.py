@@ -19,7 +19,7 @@ from uringfile._native_engine import new_scratch
 from uringfile._newlines import check_newline
 from uringfile._open import MOUNTS
 from uringfile._paths import StrOrBytesPath
-from uringfile._text import check_codec
+from uringfile._text import check_codec, new_incremental_decoder
 from uringfile._turns import COPY_SHIFT
 
 P = TypeVar("P", bound=StrOrBytesPath)
@@ -74,7 +74,7 @@ async def read_text(
     check_newline(newline)
     codec = check_codec(encoding, errors)
     data = await read_bytes(path, engine=engine)
-    decoder: Any = codecs.getincrementaldecoder(codec)(errors)
+    decoder: Any = new_incremental_decoder(codec, errors)
     if newline is None:
         decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
     if len(data) <= _PIECE:
@@ -93,9 +93,9 @@ async def write_bytes(path: StrOrBytesPath, data: Any, *, engine: EngineName | N
     Nothing is synced, and a call that fails or is cancelled may leave a part of it: see
     ``atomic_write``. Raises what ``open`` and ``write`` raise.
     """
-    view = memoryview(data)  # what is no buffer costs no file
+    memoryview(data).release()  # what is no buffer costs no file
     async with AIOFile(path, "wb", engine=engine) as file:
-        return await file.write(view)
+        return await file.write(data)
 
 
 async def write_text(
