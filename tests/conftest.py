@@ -33,6 +33,9 @@ T = TypeVar("T")
 #: For ``-W``: google-crc32c has no compiled wheel for each interpreter, and says so.
 SLOW_CRC = "ignore:As the c extension:RuntimeWarning"
 
+#: Whether what nobody refers to any more is gone at once.
+COUNTS_REFERENCES = sys.implementation.name == "cpython"
+
 #: The loops that the tests run in: ``asyncio``, or ``uvloop``. What a test makes in an
 #: interpreter of its own, or for its own ends, is asyncio's.
 LOOP = os.environ.get("URINGFILE_TEST_LOOP") or "asyncio"
@@ -195,8 +198,24 @@ def need_direct(directory: Path) -> None:
         (directory / "probe").unlink(missing_ok=True)
 
 
+def collect() -> None:
+    """Collect all garbage. Without reference counts (PyPy) what only a finalizer lets go of
+    is left for the next time."""
+    for _ in range(1 if COUNTS_REFERENCES else 4):
+        gc.collect()
+
+
+@contextlib.contextmanager
+def leaves_unclosed(match: str) -> Iterator[None]:
+    """What is let go of in the block warns that it was never closed."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.warns(ResourceWarning, match=match))
+        stack.callback(collect)
+        yield
+
+
 def open_fds() -> set[str]:
-    gc.collect()
+    collect()
     return {
         f"{fd}:{os.readlink(f'/proc/self/fd/{fd}')}"
         for fd in os.listdir("/proc/self/fd")

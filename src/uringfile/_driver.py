@@ -28,7 +28,7 @@ from uringfile._errors import ClosedFileError, Filename, os_error
 from uringfile._fd import Descriptor
 from uringfile._held import HeldBack
 from uringfile._inflight import InFlight, Operation, leaked_buffers
-from uringfile._native_engine import new_scratch
+from uringfile._native_engine import new_scratch, pin
 from uringfile._poll import AdaptivePoll
 from uringfile._stats import Stats
 from uringfile._turns import Turns
@@ -47,7 +47,7 @@ FLUSH_BATCH = 8
 RETRY_SECONDS = 0.001
 
 # For operations that move no data.
-NO_BUFFER = b""
+NO_BUFFER = pin(b"")
 
 _TRANSIENT = (-errno.EAGAIN, -errno.EBUSY, -errno.ENOMEM, -errno.EINTR)
 

@@ -73,8 +73,8 @@ class EngineInfo:
 class Engine(Protocol):
     """Submits to the kernel and reaps from it. Results are ``>= 0`` or a negative errno.
 
-    ``addr`` is a bytes object, whose memory is filled in place by a read, or anything
-    that ``_native_engine.pin`` returned. The caller keeps it alive until the completion is reaped.
+    ``addr`` is what ``_native_engine.pin`` returned. The caller keeps it alive until the completion
+    is reaped. (Bytes objects do, too, where they do not move: on CPython.)
     """
 
     name: str

@@ -13,7 +13,7 @@ from uringfile._errors import os_error
 from uringfile._fd import Descriptor
 from uringfile._gather import SHORT
 from uringfile._manyfile import ManyFile, pin_writable
-from uringfile._native_engine import copy, inside, pin
+from uringfile._native_engine import copy, inside, pin, unpin
 from uringfile._openfile import MAX_OFFSET
 from uringfile._text import codec_at
 from uringfile._turns import COPY_SHIFT
@@ -203,9 +203,12 @@ class AIOFile(ManyFile):
                 return await self._direct_io.readinto(pinned, size, offset)
             return await self._fill(descriptor, pinned, size, offset)
         except BaseException as error:
+            pinned = None  # cancelled, the kernel may still use it
             raise error.with_traceback(None)  # noqa: B904  # the same one
         finally:
             descriptor.release()
+            if pinned is not None:
+                unpin(pinned)
             del buffer, pinned  # who keeps the exception must not keep the memory
 
     # ---- writing ------------------------------------------------------------------
@@ -257,11 +260,14 @@ class AIOFile(ManyFile):
             while done < len(pinned):
                 done += await self._write_some(descriptor, pinned, done, offset + done)
         except BaseException as error:
+            pinned = None  # as in readinto()
             if isinstance(error, OSError) and self._stream_io is None:
                 error.characters_written = done  # type: ignore[attr-defined]
             raise error.with_traceback(None)  # noqa: B904  # the same one
         finally:
             descriptor.release()
+            if pinned is not None:
+                unpin(pinned)
             del data, pinned  # as in readinto()
         return done
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from uringfile._background import Background
+from uringfile._blocks import as_copy
 from uringfile._commit import GroupCommit
 from uringfile._driver import runs_here
 from uringfile._engine import EngineName
@@ -185,7 +186,7 @@ class LogWriter(GroupCommit):
         if isinstance(record, str):
             record = record.encode()
         elif type(record) is not bytes:
-            record = bytes(memoryview(record))
+            record = as_copy(record)
         return record if self._frame is None else self._frame(record)
 
     def _admit(self, size: int) -> int | None:

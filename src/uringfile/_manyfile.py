@@ -20,7 +20,7 @@ from uringfile._engine import BATCH, READ, WRITE
 from uringfile._errors import os_error
 from uringfile._fd import Descriptor
 from uringfile._inodefile import InodeFile
-from uringfile._native_engine import address, pin
+from uringfile._native_engine import address, pin, unpin
 from uringfile._openfile import MAX_OFFSET, bad_offset
 from uringfile._turns import COPY_SHIFT
 
@@ -148,6 +148,7 @@ class ManyFile(InodeFile):
                 results[i] = n if n in (0, len(pins[i])) else self._failure(n) if n < 0 else None
         rest = [i for i, n in enumerate(results) if n is None]
         _fill_in(results, rest, await _all([self.readinto(*pairs[i]) for i in rest]))
+        unpin(*pins)
         del requests, pairs, pins  # who keeps the exception must not keep the memory
         _raise_first(results)
         return results
@@ -200,6 +201,7 @@ class ManyFile(InodeFile):
             _fill_in(results, rest, await _all(calls))
         finally:
             descriptor.release()
+        unpin(*pins)
         del requests, pairs, pins, calls  # as in readinto_many()
         _raise_first(results)
         return results

@@ -100,7 +100,7 @@ def encoded(path: StrOrBytesPath) -> bytes:
 async def perform(
     opcode: int,
     held: Descriptor,
-    memory: Any,
+    memory: bytes,
     length: int,
     offset: int,
     names: tuple[Any, ...],
@@ -113,7 +113,7 @@ async def perform(
     try:
         if not driver.serves(opcode & KIND):
             return await in_thread(driver, held, call, on_orphan=on_orphan)
-        ret = await run_uninterrupted(driver, opcode, held, memory, length, offset, on_orphan)
+        ret = await run_uninterrupted(driver, opcode, held, pin(memory), length, offset, on_orphan)
     finally:
         held.close_when_idle()
     if ret < 0:

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import sys
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -66,14 +67,25 @@ def pin(buffer: Any, *, writable: bool = False) -> Any:
     return ffi.from_buffer("char[]", buffer, require_writable=writable)
 
 
+_COUNTS_REFERENCES = sys.implementation.name == "cpython"
+
 # Before 3.12.7 the garbage collector crashes on a cycle (the traceback of an exception
 # is enough) with a memoryview and somebody who has it exported: CPython gh-77894.
-_MEMORYVIEW_IN_GARBAGE_CRASHES = sys.version_info < (3, 12, 7)
+_MEMORYVIEW_IN_GARBAGE_CRASHES = _COUNTS_REFERENCES and sys.version_info < (3, 12, 7)
 
 
 def _pin_shown(view: memoryview, writable: bool) -> Any:
     """What the view shows; the view itself its owner may release."""
-    pinned = ffi.from_buffer("char[]", memoryview(view), require_writable=writable)
+    own = memoryview(view)
+    try:
+        pinned = ffi.from_buffer("char[]", own, require_writable=writable)
+    except TypeError:  # PyPy knows no address for that of a BytesIO
+        if writable:
+            raise
+        return ffi.from_buffer("char[]", own.tobytes())
+    if not _COUNTS_REFERENCES:
+        key = id(pinned)  # equal addresses are equal pins
+        _own_views[key] = own, weakref.ref(pinned, lambda _: _own_views.pop(key, None))
     if not _MEMORYVIEW_IN_GARBAGE_CRASHES:
         return pinned
     try:
@@ -83,6 +95,24 @@ def _pin_shown(view: memoryview, writable: bool) -> Any:
     start, size = address(pinned) - address(shown), len(pinned)
     ffi.release(pinned)
     return ffi.from_buffer("char[]", ffi.buffer(inside(shown, start), size))
+
+
+if _COUNTS_REFERENCES:
+
+    def unpin(*_: Any) -> None:
+        """Let the buffers be resized: nobody uses these pins any more, nor will. Here the last
+        reference to a pin does that."""
+
+else:
+    _own_views: dict[int, tuple[memoryview, Any]] = {}
+
+    def unpin(*pins: Any) -> None:
+        """Let the buffers be resized: nobody uses these pins any more, nor will. Otherwise
+        that is so when the garbage collector has run."""
+        for pinned in pins:
+            ffi.release(pinned)
+            if kept := _own_views.pop(id(pinned), None):
+                kept[0].release()
 
 
 def inside(pinned: Any, start: int) -> Any:

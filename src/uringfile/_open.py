@@ -15,7 +15,7 @@ from uringfile._engine import ASYNC, CLOSE, OPENAT
 from uringfile._errors import Filename
 from uringfile._executor import call_in_thread
 from uringfile._fd import Descriptor, NoDescriptor
-from uringfile._native_engine import Identity, LocalMounts, fd_is_local
+from uringfile._native_engine import Identity, LocalMounts, fd_is_local, pin
 
 #: For operations and calls that need none.
 NO_DESCRIPTOR = NoDescriptor()
@@ -77,11 +77,10 @@ async def open_path(
     if b"\0" in name:
         raise ValueError("embedded null byte")
     # To a worker at once: an attempt on this thread would open a FIFO with O_NONBLOCK.
+    memory = pin(name + b"\0")
     ret = -errno.EINTR
     while ret == -errno.EINTR:
-        ret = await driver.run(
-            OPENAT | ASYNC, NO_DESCRIPTOR, name + b"\0", permissions, flags, on_orphan
-        )
+        ret = await driver.run(OPENAT | ASYNC, NO_DESCRIPTOR, memory, permissions, flags, on_orphan)
     return raise_for(ret, path)
 
 

@@ -222,13 +222,15 @@ class BufferedReading(BufferedWriting):
 
         Cancelled, the kernel may still write into the buffer; the position stays.
         """
-        view = memoryview(buffer)
-        if view.readonly:
-            raise TypeError(
-                "readinto() argument must be read-write bytes-like object, not "
-                + type(buffer).__name__
-            )
-        view = view.cast("B")
+        with memoryview(buffer) as shown, shown.cast("B") as view:
+            if view.readonly:
+                raise TypeError(
+                    "readinto() argument must be read-write bytes-like object, not "
+                    + type(buffer).__name__
+                )
+            return await self._readinto(view)
+
+    async def _readinto(self, view: memoryview) -> int:
         while True:
             position = await self._begin()
             rest = self._remaining()
@@ -237,7 +239,8 @@ class BufferedReading(BufferedWriting):
                 data = await self.read(len(view))
                 view[: len(data)] = data
                 return len(data)
-            done = len(rest) + await self.file.readinto(view[len(rest) :], position + len(rest))
+            with view[len(rest) :] as missed:
+                done = len(rest) + await self.file.readinto(missed, position + len(rest))
             self._check_open()
             if self._position() == position and not self._unsent and not self._writes.size:
                 view[: len(rest)] = rest
@@ -246,10 +249,10 @@ class BufferedReading(BufferedWriting):
 
     async def readinto1(self, buffer: WriteableBuffer) -> int:
         """As ``readinto``, with at most one read."""
-        view = memoryview(buffer).cast("B")
-        data = await self.read1(len(view))
-        view[: len(data)] = data
-        return len(data)
+        with memoryview(buffer) as shown, shown.cast("B") as view:
+            data = await self.read1(len(view))
+            view[: len(data)] = data
+            return len(data)
 
     # ---- lines --------------------------------------------------------------------
 

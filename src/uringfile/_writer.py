@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from uringfile._blocks import as_copy
 from uringfile._errors import ClosedFileError
 from uringfile._file import AIOFile
 
@@ -50,9 +51,7 @@ class Writer:
         if isinstance(data, str):
             data = self.file.encode_bytes(data, self._end)
         elif not isinstance(data, bytes):
-            data = bytes(
-                memoryview(data)
-            )  # the caller may change it as soon as a cancellation frees it
+            data = as_copy(data)  # the caller may change it once a cancellation has freed it
         if self.file.closed:
             raise ClosedFileError(f"I/O operation on a file that is not open: {self.file.name!r}")
         loop = asyncio.get_running_loop()

@@ -105,11 +105,12 @@ class SimulatedEngine(FakeEngine):
             mark, inode = self._identify(fd, kind)
         op = Op(kind, opcode & ~_engine.KIND, fd, None, length, offset, token, mark, inode)
         if isinstance(addr, bytes):
-            op.name = addr
-            if kind == _engine.OPENAT:
-                op.inode = _inode(addr)
-        elif addr is not None:
+            raise self.fail("memory that is not pinned")
+        if addr is not None:
             op.memory = weakref.ref(addr)
+            if kind == _engine.OPENAT:
+                op.name = ffi.string(addr)
+                op.inode = _inode(op.name)
             if self.knows_addresses and not op.flags & _engine.BATCH:
                 op.address = int(ffi.cast("uintptr_t", addr))
             if self.exported and kind == _engine.READ:
@@ -364,7 +365,7 @@ class SimulatedEngine(FakeEngine):
             if self.keeps_durable:
                 self._endure(fd, file)
         elif opcode == _engine.OPENAT:
-            return self.open(op.name.rstrip(b"\0"), op.offset, op.length)
+            return self.open(op.name, op.offset, op.length)
         elif opcode == _engine.CLOSE:
             os.close(fd)
         elif opcode == _engine.STATX:
@@ -398,7 +399,7 @@ class SimulatedEngine(FakeEngine):
 
 def _inode(path: bytes) -> int:
     try:
-        return os.stat(path.rstrip(b"\0")).st_ino
+        return os.stat(path).st_ino
     except OSError:
         return 0
 
