@@ -105,8 +105,10 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_finish() -> None:
-    """What pytest has collected stays to the end: no gc.collect() of a test need look at it."""
+@pytest.fixture(scope="module", autouse=True)
+def what_is_there_already() -> None:
+    """What pytest has collected, imported and reported stays: no gc.collect() of a module's tests
+    need look at what was there before them."""
     gc.collect()
     if hasattr(gc, "freeze"):  # not on PyPy
         gc.freeze()
