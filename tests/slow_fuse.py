@@ -1,6 +1,7 @@
-"""A file system whose every answer takes a while: ``slow_fuse.py BACK MOUNT SECONDS``.
+"""A file system whose every answer takes a while: ``slow_fuse.py BACK MOUNT SECONDS AT_ONCE``.
 
-It passes what it is asked on to the directory BACK. Needs FUSE, and the package mfusepy.
+It passes what it is asked on to the directory BACK. While there is a file AT_ONCE it does not
+take its time. Needs FUSE, and the package mfusepy.
 """
 
 from __future__ import annotations
@@ -18,6 +19,16 @@ from typing import Any
 
 import pytest
 
+_AT_ONCE = "at_once"
+
+
+@contextlib.contextmanager
+def answering_at_once(work: Path) -> Iterator[None]:
+    """For what is only to be prepared."""
+    (work / _AT_ONCE).touch()
+    yield
+    (work / _AT_ONCE).unlink()
+
 
 @contextlib.contextmanager
 def mounted(work: Path, seconds: float) -> Iterator[Path]:
@@ -28,7 +39,8 @@ def mounted(work: Path, seconds: float) -> Iterator[Path]:
     back, mount = work / "back", work / "mount"
     back.mkdir(exist_ok=True)
     mount.mkdir()
-    command = [sys.executable, __file__, str(back), str(mount), str(seconds)]
+    at_once = str(work / _AT_ONCE)
+    command = [sys.executable, __file__, str(back), str(mount), str(seconds), at_once]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             end = time.monotonic() + 20
@@ -43,12 +55,13 @@ def mounted(work: Path, seconds: float) -> Iterator[Path]:
             server.communicate()
 
 
-def serve(back: str, mount: str, seconds: float) -> None:
+def serve(back: str, mount: str, seconds: float, at_once: str) -> None:
     import mfusepy as fuse
 
     def slowly(function: Any) -> Any:
         def answer(_: Any, *args: Any) -> Any:
-            time.sleep(seconds)
+            if not os.path.exists(at_once):
+                time.sleep(seconds)
             try:
                 return function(*args)
             except OSError as error:
@@ -113,4 +126,4 @@ def serve(back: str, mount: str, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    serve(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4])

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import run
-from slow_fuse import mounted
+from slow_fuse import answering_at_once, mounted
 from suspensions import cancelled_at_each, descriptors
 from test_os import longest_delay
 
@@ -137,10 +137,14 @@ def test_none_waits_for_a_slow_file_system(tmp_path: Path) -> None:
     back = tmp_path / "back"
     back.mkdir()
 
-    def prepare() -> None:
+    def prepare(mount: Path) -> None:
         for each in EACH:
             shutil.rmtree(back / each.__name__, ignore_errors=True)
             make_place(back / each.__name__)
+        # A folder looks for names that it does not know one after another.
+        with answering_at_once(tmp_path):
+            for each in EACH:
+                os.stat(mount / each.__name__)
 
     make_place(back / "other")
     with mounted(tmp_path, DELAY) as mount:
@@ -179,7 +183,7 @@ def test_none_waits_for_a_slow_file_system(tmp_path: Path) -> None:
             return longest
 
         def attempt() -> bool:
-            prepare()
+            prepare(mount)
             return run(main()) < DELAY * 0.75
 
         try:
