@@ -118,9 +118,9 @@ def test_any_buffer_is_a_record_and_nothing_else() -> None:
 def test_a_record_of_ten_megabytes_takes_linear_time() -> None:
     def seconds(size: int) -> float:
         data = frame(random.Random(1).randbytes(size))
-        start = time.perf_counter()
+        start = time.process_time()
         assert len(split(data, [1024] * (len(data) // 1024))[0]) == 1
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     small = min(seconds(1_000_000) for _ in range(3))
     assert min(seconds(10_000_000) for _ in range(2)) < 40 * small + 0.3

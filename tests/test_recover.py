@@ -151,10 +151,10 @@ def test_a_long_torn_end_takes_linear_time(
 
     async def seconds(torn: bytes) -> float:
         path.write_bytes(encode(b"one", kind) + encode(torn, kind)[:-1])
-        start = time.perf_counter()
+        start = time.process_time()
         found = await recover(path, engine=engine, **kind)
         assert found.end == len(encode(b"one", kind))
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     async def main() -> None:
         small = min([await seconds(b"some text " * 100_000) for _ in range(2)])
