@@ -92,6 +92,9 @@ def mounted(folder: Path) -> Iterator[FaultyFS]:
             else:
                 subprocess.run(["fusermount3", "-uz", fs.mount], check=False)
                 server.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(5)
+            server.kill()  # another mount namespace has it still
             server.stderr.close()
 
 
