@@ -217,6 +217,18 @@ async def test_bad_arguments(tmp_path: Path, engine: Any) -> None:
         assert await f.read() == b"stays"
 
 
+async def test_a_size_is_a_number_whatever_the_file(
+    place: tuple[Path, bool], pipe: tuple[int, int], engine: Any
+) -> None:
+    size: Any = None
+    for kind in ("file", "pipe"):
+        file = opened(place, "wb+", engine) if kind == "file" else AIOFile(pipe[0], engine=engine)
+        async with file as f:
+            for call in (f.read(size), f.read_bytes(size)):
+                with pytest.raises(TypeError):
+                    await asyncio.wait_for(call, 5)
+
+
 async def test_unsupported_operations(data: Path, engine: Any) -> None:
     async with AIOFile(data, "rb", engine=engine) as f:
         for call in (f.write(b"x"), f.truncate(0), f.allocate(1)):

@@ -87,11 +87,9 @@ class AIOFile(ManyFile):
         data: bytes = driver.scratch_buffer[:n]
         return data
 
-    def _read(self, size: int | None, offset: int) -> Coroutine[Any, Any, bytes]:
+    def _read(self, size: int, offset: int) -> Coroutine[Any, Any, bytes]:
         """No coroutine itself: each one costs whoever awaits through it."""
         descriptor = self._check(offset, readable=True)
-        if size is None:
-            size = -1
         if size < -1:
             raise ValueError(f"size must be -1 or more, not {size}")
         # read(2) refuses a range that ends beyond the largest offset; nothing is there.
