@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
-from typing import Any, AnyStr, overload
+from functools import partial
+from typing import Any, AnyStr
 
+from uringfile._loop import running_driver
+from uringfile._open import NO_DESCRIPTOR, in_thread
 from uringfile._osfiles import mkdir, rename, rmdir
 from uringfile._ospath import exists, isdir
-from uringfile._scandir import ScandirIterator, list_tree
+from uringfile._scandir import letting_others_run
 
 
 async def makedirs(name: Any, mode: int = 0o777, exist_ok: bool = False) -> None:
@@ -61,20 +64,6 @@ async def renames(old: Any, new: Any) -> None:
             await removedirs(head)
 
 
-@overload
-def scandir(path: int | None = None) -> ScandirIterator[str]: ...
-@overload
-def scandir(path: AnyStr | os.PathLike[AnyStr]) -> ScandirIterator[AnyStr]: ...
-def scandir(path: Any = None) -> ScandirIterator[Any]:
-    """The entries of a directory, read in threads, some thousand at a time.
-
-    ``async for``, ``async with`` or ``await`` (which opens); not a coroutine itself.
-    """
-    if path is None:
-        path = "."
-    return ScandirIterator(path if isinstance(path, int) else os.fspath(path))
-
-
 def walk(
     top: AnyStr | os.PathLike[AnyStr],
     topdown: bool = True,
@@ -86,4 +75,63 @@ def walk(
     As ``os.walk``: top down the list of directories may be changed in place, and says what
     is visited.
     """
-    return list_tree(os.fspath(top), topdown, onerror, followlinks)
+    return _list_tree(os.fspath(top), topdown, onerror, followlinks)
+
+
+async def _list_tree(
+    top: Any,
+    topdown: bool,
+    onerror: Callable[[OSError], object] | None,
+    followlinks: bool,
+) -> AsyncIterator[tuple[Any, list[Any], list[Any]]]:
+    """As os.walk, whose remarks on changing the lists hold here, too."""
+    # Paths to look at, with whether to leave them out if they are links by then; or, bottom
+    # up, what is to be given out when everything below it has been.
+    stack: list[Any] = [(top, False)]
+    while stack:
+        found = stack.pop()
+        if len(found) == 3:
+            yield found
+            continue
+        path, not_links = found
+        try:
+            look = partial(_list_for_walk, path, not_links)
+            lists = await in_thread(running_driver(), NO_DESCRIPTOR, look)
+        except OSError as error:
+            if onerror is not None:
+                onerror(error)
+            continue
+        if lists is None:
+            continue
+        dirs, files, links = lists
+        if topdown:
+            yield path, dirs, files
+            below = [(os.path.join(path, name), not followlinks) for name in dirs]
+        else:
+            stack.append((path, dirs, files))
+            names = dirs if followlinks else [name for name in dirs if name not in links]
+            below = [(os.path.join(path, name), False) for name in names]
+        stack += reversed(below)
+
+
+def _list_for_walk(path: Any, not_a_link: bool) -> tuple[list[Any], list[Any], set[Any]] | None:
+    """Directories, other files, and which of the former are links; in a thread."""
+    if not_a_link and os.path.islink(path):
+        return None
+    dirs, files, links = [], [], set()
+    with os.scandir(path) as entries:
+        for entry in map(letting_others_run, entries):
+            if _asks(entry.is_dir):
+                dirs.append(entry.name)
+                if _asks(entry.is_symlink):
+                    links.add(entry.name)
+            else:
+                files.append(entry.name)
+    return dirs, files, links
+
+
+def _asks(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except OSError:
+        return False

@@ -1,4 +1,4 @@
-"""os.scandir and os.walk for asyncio: directories are read by the loop's default executor."""
+"""os.scandir for asyncio: a directory is read by the loop's default executor."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import stat
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
-from functools import partial
+from collections.abc import Generator
 from itertools import islice
-from typing import Any, AnyStr, Generic, TypeVar
+from typing import Any, AnyStr, Generic, TypeVar, overload
 
 from uringfile._errors import os_error_of
 from uringfile._fd import Descriptor
@@ -100,12 +99,12 @@ def _kind(entry: Any, follow_symlinks: bool) -> int | OSError:
 
 if sys.version_info >= (3, 11):
 
-    def _letting_others_run(entry: os.DirEntry[Any]) -> Any:
+    def letting_others_run(entry: os.DirEntry[Any]) -> Any:
         return entry
 
 else:
 
-    class _letting_others_run:
+    class letting_others_run:
         """Before Python 3.11 an os.DirEntry that has to ask the file system, for the kind of a
         link's target or of what readdir(3) does not tell, keeps all threads waiting
         (CPython gh-89175)."""
@@ -182,7 +181,7 @@ class _Directory:
     def _entry(self, entry: Any) -> DirEntry[Any]:
         # Of a directory that is passed as a descriptor there is no path to the entry, and the
         # descriptor may have been closed.
-        facts = entry if self._dir_fd is not None else _letting_others_run(entry)
+        facts = entry if self._dir_fd is not None else letting_others_run(entry)
         return DirEntry(facts, self._dir_fd)
 
     def close(self) -> None:
@@ -248,60 +247,15 @@ class ScandirIterator(Generic[AnyStr]):
             await in_thread(running_driver(), NO_DESCRIPTOR, self._directory.close)
 
 
-async def list_tree(
-    top: Any,
-    topdown: bool,
-    onerror: Callable[[OSError], object] | None,
-    followlinks: bool,
-) -> AsyncIterator[tuple[Any, list[Any], list[Any]]]:
-    """As os.walk, whose remarks on changing the lists hold here, too."""
-    # Paths to look at, with whether to leave them out if they are links by then; or, bottom
-    # up, what is to be given out when everything below it has been.
-    stack: list[Any] = [(top, False)]
-    while stack:
-        found = stack.pop()
-        if len(found) == 3:
-            yield found
-            continue
-        path, not_links = found
-        try:
-            look = partial(_list_for_walk, path, not_links)
-            lists = await in_thread(running_driver(), NO_DESCRIPTOR, look)
-        except OSError as error:
-            if onerror is not None:
-                onerror(error)
-            continue
-        if lists is None:
-            continue
-        dirs, files, links = lists
-        if topdown:
-            yield path, dirs, files
-            below = [(os.path.join(path, name), not followlinks) for name in dirs]
-        else:
-            stack.append((path, dirs, files))
-            names = dirs if followlinks else [name for name in dirs if name not in links]
-            below = [(os.path.join(path, name), False) for name in names]
-        stack += reversed(below)
+@overload
+def scandir(path: int | None = None) -> ScandirIterator[str]: ...
+@overload
+def scandir(path: AnyStr | os.PathLike[AnyStr]) -> ScandirIterator[AnyStr]: ...
+def scandir(path: Any = None) -> ScandirIterator[Any]:
+    """The entries of a directory, read in threads, some thousand at a time.
 
-
-def _list_for_walk(path: Any, not_a_link: bool) -> tuple[list[Any], list[Any], set[Any]] | None:
-    """Directories, other files, and which of the former are links; in a thread."""
-    if not_a_link and os.path.islink(path):
-        return None
-    dirs, files, links = [], [], set()
-    with os.scandir(path) as entries:
-        for entry in map(_letting_others_run, entries):
-            if _asks(entry.is_dir):
-                dirs.append(entry.name)
-                if _asks(entry.is_symlink):
-                    links.add(entry.name)
-            else:
-                files.append(entry.name)
-    return dirs, files, links
-
-
-def _asks(question: Callable[[], bool]) -> bool:
-    try:
-        return question()
-    except OSError:
-        return False
+    ``async for``, ``async with`` or ``await`` (which opens); not a coroutine itself.
+    """
+    if path is None:
+        path = "."
+    return ScandirIterator(path if isinstance(path, int) else os.fspath(path))

@@ -42,8 +42,8 @@ from uringfile._osfiles import (
     utime,
 )
 from uringfile._ospath import exists, getsize, isdir, isfile, islink, lexists
-from uringfile._ostree import makedirs, removedirs, renames, scandir, walk
-from uringfile._scandir import DirEntry, ScandirIterator
+from uringfile._ostree import makedirs, removedirs, renames, walk
+from uringfile._scandir import DirEntry, ScandirIterator, scandir
 
 __all__ = [
     "DirEntry",
