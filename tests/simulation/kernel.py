@@ -111,7 +111,8 @@ class SimulatedEngine(FakeEngine):
             if kind == _engine.OPENAT:
                 op.name = ffi.string(addr)
                 op.inode = _inode(op.name)
-            if self.knows_addresses and not op.flags & _engine.BATCH:
+            moves_data = kind in (_engine.READ, _engine.WRITE) and not op.flags & _engine.BATCH
+            if self.knows_addresses and moves_data:
                 op.address = int(ffi.cast("uintptr_t", addr))
             if self.exported and kind == _engine.READ:
                 op.exported = self._exporter(addr)
