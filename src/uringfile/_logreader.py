@@ -206,12 +206,12 @@ class LogReader:
         return self
 
     async def __anext__(self) -> bytes:
-        for record in self._records:
-            self.offset += len(record) + self._overhead
-            return record
-        if await self._fill():
-            return await self.__anext__()
-        raise StopAsyncIteration
+        while True:
+            for record in self._records:
+                self.offset += len(record) + self._overhead
+                return record
+            if not await self._fill():  # others may take all of them first
+                raise StopAsyncIteration
 
     async def batches(self) -> AsyncIterator[list[bytes]]:
         """The records as non-empty lists, one for each chunk that was read; ``offset`` is
