@@ -169,7 +169,7 @@ def _perform(operation: Submitted) -> int:
             return len(data)
         if opcode == _engine.WRITE:
             data = ffi.buffer(memory, operation.length)  # in place, for O_DIRECT
-            return os.pwrite(operation.fd, data, operation.offset)
+            return os.pwritev(operation.fd, [data], operation.offset)
         if opcode == _engine.FTRUNCATE:
             os.ftruncate(operation.fd, operation.offset)
         elif opcode == _engine.CLOSE:

@@ -58,6 +58,11 @@ def _passing(point: str, *values: int, times: tuple[int, ...]) -> list[Fault]:
     return [Fault(point, value, n) for value in values for n in times]
 
 
+def _collect() -> None:
+    for _ in range(1 if sys.implementation.name == "cpython" else 4):
+        gc.collect()
+
+
 FAULTS = {
     "memory": [Fault("memory", 1, times, (errno.ENOMEM,)) for times in (1, ALWAYS)],
     "setup": _failing("setup", errno.EPERM, errno.ENOMEM),
@@ -153,7 +158,7 @@ class Trial:
             finally:
                 loop.close()
             del loop
-            gc.collect()
+            _collect()
         self.wrong += [f"warning: {warning.message}" for warning in warned]
         held = [descriptor.fd for descriptor in _descriptors if descriptor.holders]
         if held:
@@ -237,8 +242,9 @@ def main() -> None:
         # What is made once in a process is no leak.
         for name in names or OPERATIONS:
             Trial(where, engine, name, Fault("fail", 0, 0), 0).run()
-        gc.collect()
-        gc.freeze()
+        _collect()
+        if hasattr(gc, "freeze"):  # not on PyPy
+            gc.freeze()
         for name in names or OPERATIONS:
             struck = 0
             for trial in trials(where, engine, name, point):

@@ -11,6 +11,7 @@ import asyncio
 import io
 import itertools
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ ENCODINGS = [
     "gb18030",
     "utf-7",
 ]
+if sys.implementation.name == "pypy":
+    # Its decoders do not tell in which state they are, or abort the process.
+    ENCODINGS = [name for name in ENCODINGS if name not in ("iso2022_jp", "utf-7")]
 ERRORS = ["strict", "replace", "ignore", "backslashreplace", "surrogateescape"]
 NEWLINES = [None, "", "\n", "\r", "\r\n"]
 MODES = ["r", "w", "a", "x", "r+", "w+", "a+", "x+"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import io
 import os
 import random
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_cold
+from conftest import collect, make_cold
 from fake_engine import FakeEngine
 from test_driver import driver, fake, open_on_fake, turns  # noqa: F401  (fixtures)
 
@@ -235,7 +234,7 @@ async def test_cancelled_batch_keeps_its_memory(engine: Any) -> None:
     os.write(write_end, b"late....")
     while here.stats().in_flight:
         await asyncio.sleep(0.001)
-    gc.collect()
+    collect()
     assert held() is None
     os.close(read_end)
     os.close(write_end)

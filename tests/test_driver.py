@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import random
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run
+from conftest import collect, run
 from fake_engine import FakeEngine
 
 import uringfile
@@ -125,13 +124,13 @@ async def test_cancel_releases_the_caller_and_keeps_the_buffer(
         await task
     del task
     await turns()  # the error, and with it the frame, lives as long as the step that it woke
-    gc.collect()
+    collect()
     assert alive() is not None, "the kernel may still write to it"
     assert fd.holders == 1
     assert operation.cancel_asked
     fake.cancel_done(operation.token)
     await turns()
-    gc.collect()
+    collect()
     assert alive() is None
     assert fd.holders == 0
 
@@ -524,10 +523,10 @@ async def test_the_first_of_two_failed_fsyncs_sticks(
 def test_closing_the_loop_frees_the_driver(fake: FakeEngine) -> None:
     loop = asyncio.new_event_loop()
     driver = weakref.ref(Driver(loop, fake, None))
-    gc.collect()
+    collect()
     assert driver() is not None, "the loop owns it"
     loop.close()
-    gc.collect()
+    collect()
     assert driver() is None
     assert fake.destroyed
 
@@ -552,7 +551,7 @@ def test_what_does_not_stop_is_leaked_and_reported(
         driver.close()
     loop.close()
     del driver
-    gc.collect()
+    collect()
     assert fake.destroyed
     assert alive() is not None
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import weakref
 from typing import Any
 
 import pytest
+from conftest import collect
 from fake_engine import FakeEngine
 from test_driver import driver, fake, start, turns  # noqa: F401  (fixtures)
 
@@ -49,12 +49,13 @@ async def test_behind_a_submission(
     (submitted,) = fake.in_flight.values()
     submitted.addr = None
     del pinned
-    gc.collect()
+    collect()
     assert alive() is not None
     assert descriptor.holders == 1
     fake.flush()
     fake.complete(submitted.token, 8)
     await turns()
+    collect()
     assert alive() is None
     assert descriptor.holders == descriptor.admitted == 0
 

@@ -6,7 +6,6 @@ import array
 import asyncio
 import contextlib
 import fcntl
-import gc
 import os
 import random
 import stat
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, open_fds, run, watched_threads
+from conftest import check, collect, open_fds, run, watched_threads
 
 from uringfile import ClosedFileError, CorruptLogError, LogReader, LogWriter
 from uringfile._loop import running_driver
@@ -471,7 +470,7 @@ def test_a_log_that_is_not_closed(path: Path, engine: Any) -> None:
     loop.run_until_complete(main())
     loop.close()
     with pytest.warns(ResourceWarning, match=r"unclosed log .*2 bytes not known to be written"):
-        gc.collect()
+        collect()
     assert path.read_bytes() in (b"x\n", b"x\ny\n")
 
 
@@ -486,7 +485,7 @@ def test_the_end_of_the_loop_while_a_write_is_under_way(path: Path, engine: Any)
 
     def drop() -> None:
         logs.clear()
-        gc.collect()
+        collect()
 
     run(main())
     with pytest.warns(ResourceWarning, match="unclosed log"):
@@ -603,6 +602,7 @@ async def test_opening_asks_the_file_system_in_no_loops_thread(
 async def test_an_open_that_is_cancelled_closes_in_no_loops_thread(
     path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    collect()  # what other tests have left is closed anywhere
     closing = watched_threads(monkeypatch, "close")
     log = LogWriter(path, engine=engine)
     opening = asyncio.ensure_future(log.open())

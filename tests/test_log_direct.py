@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import inspect
 import os
 import random
@@ -16,7 +15,7 @@ import pytest
 import test_log
 import test_log_faults
 import test_log_rotation
-from conftest import need_direct, run
+from conftest import collect, need_direct, run
 from fake_engine import FakeEngine, Submitted
 from test_driver import driver, fake, turns  # noqa: F401  (fixtures)
 from test_log import path  # noqa: F401
@@ -150,7 +149,7 @@ def test_the_end_of_the_loop_while_a_direct_write_is_under_way(
 
     def drop() -> None:
         logs.clear()
-        gc.collect()
+        collect()
 
     run(main())
     with pytest.warns(ResourceWarning, match="unclosed log"):

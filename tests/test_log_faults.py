@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import errno
 import fcntl
-import gc
 import os
 import random
 import resource
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, run
+from conftest import check, collect, run
 from fake_engine import FakeEngine, Submitted
 from test_driver import driver, fake, turns  # noqa: F401  (fixtures)
 
@@ -184,7 +183,7 @@ def test_a_log_that_has_failed_ends_silently_with_its_loop(
         drivers.pop().close()
         loop.close()
         del loop
-        gc.collect()
+        collect()
     assert not unraisable, unraisable[0].exc_value
 
 

@@ -381,7 +381,7 @@ for pause in (0, 0.3):  # its thread is awake, or asleep
         logger.info("%d", i)
     time.sleep(pause)
     del logger
-    gc.collect()
+    [gc.collect() for _ in range(4)]  # without reference counts one is not enough
 deadline = time.monotonic() + 20
 while threading.active_count() > 1:
     assert time.monotonic() < deadline

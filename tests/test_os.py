@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import gc
 import os
 import shutil
 import stat
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import counted_turns, open_fds, run, until
+from conftest import COUNTS_REFERENCES, collect, counted_turns, open_fds, run, until
 from suspensions import cancelled_at_each, descriptors
 
 import uringfile
@@ -239,7 +238,7 @@ def test_descriptors_in_the_place_of_paths(tmp_path: Path) -> None:
         for call in (aos.stat(fd), aos.chmod(fd, 0o600)):
             with pytest.raises(OSError, match="Bad file descriptor") as caught:
                 await call
-            assert caught.value.filename == fd
+            assert caught.value.filename == fd or not COUNTS_REFERENCES  # os of PyPy: None
         assert not await aos.path.exists(fd)
         for call in (
             aos.listdir(folder),
@@ -381,7 +380,7 @@ def test_scandir_errors(tmp_path: Path) -> None:
         missing = tmp_path / "missing"
         with pytest.raises(FileNotFoundError) as caught:
             await aos.scandir(missing)
-        assert caught.value.filename == str(missing)
+        assert os.fsdecode(caught.value.filename) == str(missing)  # os of PyPy: bytes
         with pytest.raises(FileNotFoundError):
             async with aos.scandir(missing):
                 raise AssertionError
@@ -430,7 +429,7 @@ def test_an_error_that_comes_too_late_is_not_logged(
                 await aos.readlink(tmp_path / "missing")
 
         async for _ in cancelled_at_each(ask):
-            gc.collect()
+            collect()
 
     run(main())
     assert not caplog.records

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
-import gc
 import mmap
 import os
 import random
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, run
+from conftest import check, collect, run
 from fake_engine import FakeEngine
 from test_driver import driver, fake, open_on_fake, turns  # noqa: F401
 
@@ -251,7 +250,7 @@ async def test_slices_and_arrays_keep_it_too() -> None:
     pool.release(buffer)
     assert pool.free == 0
     del array, buffer
-    gc.collect()
+    collect()
     assert pool.free == 1
 
 
@@ -314,7 +313,7 @@ async def test_a_hundred_tasks_share_four_buffers(data: Path, engine: Any) -> No
         results = await asyncio.gather(*reads, return_exceptions=True)
     assert all(result is None for i, result in enumerate(results) if i % 7)
     del reads, results  # tracebacks
-    gc.collect()
+    collect()
     assert pool.free == 4
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, count, run
+from conftest import check, collect, count, run
 from rigs import tool
 
 from uringfile import AIOFile, async_open, stats
@@ -168,7 +167,7 @@ async def test_what_is_buffered_is_written_by_the_parent_alone(tmp_path: Path, e
         pid = os.fork()
     if not pid:
         del file
-        gc.collect()
+        collect()
         os._exit(0)
     os.waitpid(pid, 0)
     await file.close()

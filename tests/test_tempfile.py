@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import stat
 import tempfile as standard
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, count, open_fds, watched_threads
+from conftest import check, collect, count, leaves_unclosed, open_fds, watched_threads
 from suspensions import cancelled_at_each, descriptors
 
 from uringfile import _temporary, aiofiles, async_open, clone, tempfile
+from uringfile._kernel import O_TMPFILE
 
 
 @pytest.fixture(autouse=True, params=["io_uring", "posix_aio"])
@@ -41,7 +41,7 @@ def _unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         real = _temporary.open_path
 
         async def open_path(driver: Any, path: Any, flags: int, *args: Any) -> int:
-            if flags & os.O_TMPFILE == os.O_TMPFILE:
+            if flags & O_TMPFILE == O_TMPFILE:
                 raise OSError(errno.EOPNOTSUPP, "made to fail")
             return await real(driver, path, flags, *args)
 
@@ -166,7 +166,7 @@ async def test_delete_false(folder: Path) -> None:
     file2 = await tempfile.NamedTemporaryFile(delete=False)
     await file2.close()
     del file2
-    gc.collect()
+    collect()
     assert len(os.listdir(folder)) == 2
     assert os.path.exists(name)
 
@@ -227,9 +227,8 @@ async def test_the_last_clone_removes_it(folder: Path) -> None:
 
 async def test_collected(folder: Path) -> None:
     files = [await tempfile.NamedTemporaryFile()]
-    with pytest.warns(ResourceWarning, match="unclosed"):
+    with leaves_unclosed("unclosed"):
         files.clear()
-    gc.collect()
     assert os.listdir(folder) == []
 
 

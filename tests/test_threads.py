@@ -6,7 +6,6 @@ URINGFILE_STRESS_SECONDS=60 pytest tests/test_threads.py --timeout 0
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import random
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, open_fds, run
+from conftest import check, collect, open_fds, run
 
 from uringfile import AIOFile, BufferPool, LineReader, _loop, async_open, engine_info, stats
 
@@ -103,7 +102,7 @@ def test_loops_that_come_and_go(data: Path, engine: Any) -> None:
             while time.monotonic() < end and not failures:
                 run(several(rng))
                 if rng.random() < 0.1:
-                    gc.collect()
+                    collect()
         except BaseException as error:
             failures.append(error)
 
@@ -117,7 +116,7 @@ def test_loops_that_come_and_go(data: Path, engine: Any) -> None:
             t.start()
         for t in threads:
             t.join()
-        gc.collect()
+        collect()
     assert failures == []
     assert open_fds() == before
     assert not any(driver() is not None for driver in _loop._recent.values())
@@ -154,7 +153,7 @@ def test_one_pool_for_a_thread_that_drops_and_a_loop_that_waits() -> None:
             stopped.set()
             dropping.join()
             held.clear()
-        gc.collect()
+        collect()
         assert pool.free == 2
 
     unraisable: list[Any] = []

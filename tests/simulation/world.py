@@ -299,8 +299,8 @@ class World:
         while self.actors:
             self.actors.pop().forget()
         del self.driver, self.loop
-        while gc.collect():  # what a finalizer has let go of comes next
-            pass
+        for _ in range(4):  # what a finalizer has let go of comes next
+            gc.collect()
 
     def _check_descriptors(self, left: set[str]) -> None:
         if self.engine.ops:  # it did not stop: its memory and its descriptor are kept for ever
