@@ -180,8 +180,8 @@ class Queue:
         place = self._cursor if self._file is not None else self._stored_cursor()
         count = 0
         while (reader := await self._open_segment(place)) is not None:
-            complete = await self._is_complete(place.number)
             async with reader:
+                complete = await self._is_complete(place.number)
                 async for batch in reader.batches():
                     count += len(batch)
             if not complete:
@@ -229,19 +229,20 @@ class Queue:
             is_rotated = await uringfile.os.path.exists(rotated)
             path = rotated if is_rotated else self._log_path
             reader = LogReader(path, framed=True, offset=place.offset)
-            try:
-                await reader.open()
-            except FileNotFoundError:
-                if is_rotated or await uringfile.os.path.exists(rotated):
-                    continue
-                return None
-            if is_rotated or not await uringfile.os.path.exists(rotated):
-                break
-            await reader.close()  # it got its number in between
-        if os.fstat(reader.fileno()).st_size < place.offset:
-            await reader.close()
-            raise OSError(errno.EIO, "the log ends before the cursor", path)
-        return reader
+            async with contextlib.AsyncExitStack() as stack:
+                stack.push_async_callback(reader.close)
+                try:
+                    await reader.open()
+                except FileNotFoundError:
+                    if is_rotated or await uringfile.os.path.exists(rotated):
+                        continue
+                    return None
+                if not is_rotated and await uringfile.os.path.exists(rotated):
+                    continue  # it got its number in between
+                if os.fstat(reader.fileno()).st_size < place.offset:
+                    raise OSError(errno.EIO, "the log ends before the cursor", path)
+                stack.pop_all()
+                return reader
 
     async def _is_complete(self, number: int) -> bool:
         """Whether the segment has its number, and another file is written. A rotation gives the

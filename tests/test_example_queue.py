@@ -121,7 +121,16 @@ def test_many_who_put_and_get(path: Path) -> None:
     run(main())
 
 
-def test_cancelled_calls_take_nothing(path: Path) -> None:
+def test_cancelled_calls_take_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do they leave anything open."""
+    exists = durable_queue.uringfile.os.path.exists
+
+    async def exists_after_a_turn(path: str) -> bool:
+        await asyncio.sleep(0)  # as on a tmpfs, which does not remember what is missing
+        return bool(await exists(path))
+
+    monkeypatch.setattr(durable_queue.uringfile.os.path, "exists", exists_after_a_turn)
+
     async def main() -> None:
         async with a_queue(path) as queue:
             for i in range(60):
@@ -140,10 +149,17 @@ def test_cancelled_calls_take_nothing(path: Path) -> None:
                         await asyncio.sleep(0)
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
+                task = asyncio.create_task(queue.size())
+                for _ in range(turns % 7):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
             taken += [item.data async for item in rest(queue)]
             assert taken == [b"%d" % i * 20 for i in range(60)]
 
+    before = open_fds()
     run(main())
+    assert open_fds() == before
 
 
 def test_one_who_puts_and_one_who_gets(path: Path) -> None:
