@@ -13,6 +13,7 @@ import pytest
 from conftest import open_fds, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from log_kinds import KINDS, encode
 
 from uringfile import AIOFile, CorruptLogError, LogReader, LogWriter, Recovery, Torn, recover
 from uringfile._frames import HEADER, FrameSplitter, frame
@@ -21,13 +22,9 @@ from uringfile._frames_search import SECTOR, Following, find_following
 RECORDS = [b"one", b"", b"three " * 5, b"\0" * 20, b"four"]
 
 
-@pytest.fixture(params=[b"\n", b"\r\n", b"aba", "framed"])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return {"framed": True} if request.param == "framed" else {"separator": request.param}
-
-
-def encode(record: bytes, kind: dict[str, Any]) -> bytes:
-    return frame(record) if kind.get("framed") else record + kind["separator"]
+    return KINDS[request.param]
 
 
 def test_every_truncation(tmp_path: Path, engine: str, kind: dict[str, Any]) -> None:
