@@ -1,6 +1,6 @@
 """For n = 1, 2, 3 ... until it passes: the n-th time that a point is passed, a fault.
 
-    fault_loop.py ENGINE POINT [OPERATION...]
+    fault_loop.py ENGINE POINT[,POINT...] [OPERATION...]
 
 Run in a build with the fault hook (native_build.py). Each failure has to be a right result, or
 a clean OSError where the fault is one that cannot be made good; nothing may leak; and the same
@@ -233,11 +233,23 @@ def _memory() -> str | None:
     return os.environ.get("URINGFILE_FAULTS_IN")
 
 
+def try_all(where: Path, engine: str, name: str, point: str) -> bool:
+    """Whether nothing is wrong."""
+    struck, good = 0, True
+    for trial in trials(where, engine, name, point):
+        struck += trial.struck
+        for wrong in trial.wrong:
+            good = False
+            print(f"{name}: {trial.fault}, at pass {trial.nth}: {wrong}", flush=True)
+    print(f"{engine} {name} {point}: struck {struck} times", flush=True)
+    return good
+
+
 def main() -> None:
-    engine, point, *names = sys.argv[1:]
+    engine, points, *names = sys.argv[1:]
     _watch_descriptors()
     where = Path(tempfile.mkdtemp(dir=_memory()))
-    failed = False
+    good = True
     try:
         # What is made once in a process is no leak.
         for name in names or OPERATIONS:
@@ -245,18 +257,13 @@ def main() -> None:
         _collect()
         if hasattr(gc, "freeze"):  # not on PyPy
             gc.freeze()
-        for name in names or OPERATIONS:
-            struck = 0
-            for trial in trials(where, engine, name, point):
-                struck += trial.struck
-                for wrong in trial.wrong:
-                    failed = True
-                    print(f"{name}: {trial.fault}, at pass {trial.nth}: {wrong}", flush=True)
-            print(f"{engine} {name} {point}: struck {struck} times", flush=True)
+        for point in points.split(","):
+            for name in names or OPERATIONS:
+                good &= try_all(where, engine, name, point)
     finally:
         _loop._recent.clear()
         shutil.rmtree(where)
-    sys.exit(failed)
+    sys.exit(not good)
 
 
 if __name__ == "__main__":
