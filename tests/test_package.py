@@ -29,8 +29,9 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if (reason := why_no_build()) is not None:
         pytest.skip(reason)
     out = tmp_path_factory.mktemp("dist")
+    # What builds it is here: isolated, it would be installed anew for each.
     subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)],
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)],
         check=True,
         capture_output=True,
         timeout=300,
