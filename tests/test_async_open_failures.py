@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import nothing_in_flight
 
 from uringfile import async_open
 
@@ -351,6 +352,8 @@ async def test_close_while_a_read_waits(pipe: tuple[int, int], engine: Any) -> N
     await file.close()
     with pytest.raises(ValueError, match="closed"):
         await task
+    os.write(pipe[1], b"x")
+    await nothing_in_flight(engine)
 
 
 async def test_parallel_writes_stay_whole(tmp_path: Path, engine: Any) -> None:

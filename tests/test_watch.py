@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import nothing_in_flight
 from fake_engine import FakeEngine
 from test_driver import driver, fake, open_on_fake, turns  # noqa: F401  (fixtures)
 
@@ -36,6 +37,7 @@ async def pending_read(engine: Any) -> AsyncIterator[None]:
         reading.cancel()
         await asyncio.wait([reading])
         os.close(write_end)
+        await nothing_in_flight(engine)
 
 
 async def test_pending_operations_without_debugging(engine: Any) -> None:
