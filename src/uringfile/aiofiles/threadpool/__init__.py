@@ -142,55 +142,28 @@ def open(
     raised when this is awaited. ``loop`` and ``executor`` are ignored. A call that is
     cancelled leaves no open file behind, though it may have created or emptied the file.
     """
-    return AiofilesContextManager(
-        _open(
-            file,
-            mode,
-            buffering,
-            encoding,
-            errors,
-            newline,
-            closefd,
-            opener,
-            loop=loop,
-            executor=executor,
-        )
+    opening = _open(
+        file,
+        executor,
+        mode=mode,
+        buffering=buffering,
+        encoding=encoding,
+        errors=errors,
+        newline=newline,
+        closefd=closefd,
+        opener=opener,
     )
+    return AiofilesContextManager(opening)
 
 
-async def _open(
-    file: Any,
-    mode: str = "r",
-    buffering: int = -1,
-    encoding: str | None = None,
-    errors: str | None = None,
-    newline: str | None = None,
-    closefd: bool = True,
-    opener: Opener | None = None,
-    *,
-    loop: object = None,
-    executor: Executor | None = None,
-) -> Any:
+async def _open(file: Any, executor: Executor | None, **arguments: Any) -> Any:
+    """``arguments`` are all those of Python's ``open``."""
     if sync_open is not _builtin_open:
-        make = base.wrap(sync_open)
-        args = mode, buffering, encoding, errors, newline, closefd, opener
-        fp = await make(file, **dict(zip(_ARGUMENTS, args, strict=True)), executor=executor)
+        fp = await base.wrap(sync_open)(file, **arguments, executor=executor)
         return wrap(fp, executor=executor)
-    return as_aiofiles(
-        await async_open(
-            file if isinstance(file, int) else os.fspath(file),
-            mode,
-            default_encoding(mode, encoding),
-            errors,
-            newline,
-            closefd,
-            buffering=buffering,
-            opener=opener,
-        )
-    )
-
-
-_ARGUMENTS = ("mode", "buffering", "encoding", "errors", "newline", "closefd", "opener")
+    arguments["encoding"] = default_encoding(arguments["mode"], arguments["encoding"])
+    path = file if isinstance(file, int) else os.fspath(file)
+    return as_aiofiles(await async_open(path, **arguments))
 
 
 def default_encoding(mode: str, encoding: str | None) -> str | None:
