@@ -5,6 +5,7 @@ import sys
 if sys.platform != "linux":
     raise ImportError(f"uringfile needs Linux and its io_uring or POSIX AIO, not {sys.platform}")
 
+from uringfile._async_open import async_open, clone
 from uringfile._atomic import atomic_write, fsync_dir
 from uringfile._binary import BinaryFileWrapper
 from uringfile._copy import copyfile
@@ -19,7 +20,6 @@ from uringfile._pool import BufferPool
 from uringfile._readers import LineReader, Reader
 from uringfile._recover import Recovery, recover
 from uringfile._stats import Stats
-from uringfile._stream import async_open, clone
 from uringfile._textfile import TextFileWrapper
 from uringfile._watch import PendingOperation
 from uringfile._whole import read_bytes, read_files, read_text, write_bytes, write_text

@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from uringfile import _osfiles, _ospath
+from uringfile._async_open import async_open
 from uringfile._background import Background, settle
 from uringfile._binary import BinaryFileWrapper
 from uringfile._driver import raise_for
@@ -23,7 +24,6 @@ from uringfile._loop import running_driver
 from uringfile._mode import parse_mode
 from uringfile._open import NO_DESCRIPTOR, in_thread
 from uringfile._paths import StrOrBytesPath
-from uringfile._stream import async_open
 from uringfile._textfile import TextFileWrapper
 from uringfile._uninterrupted import run_uninterrupted
 

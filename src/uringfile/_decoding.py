@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from uringfile._codec import new_incremental_decoder
 from uringfile._cookie import Cookie
-from uringfile._text import new_incremental_decoder
 
 
 def new_decoder(encoding: str, errors: str, newline: str | None) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from uringfile._blocks import as_bytes, new_block
+from uringfile._codec import codec_at
 from uringfile._driver import INLINE_SIZE, raise_for, runs_here
 from uringfile._engine import READ, WRITE
 from uringfile._errors import os_error
@@ -15,7 +16,6 @@ from uringfile._gather import SHORT
 from uringfile._manyfile import ManyFile, pin_writable
 from uringfile._native_engine import copy, inside, pin, unpin
 from uringfile._openfile import MAX_OFFSET
-from uringfile._text import codec_at
 from uringfile._turns import COPY_SHIFT
 
 # A cached read is copied on the loop's thread in pieces of this size (40 to 250 us), so that

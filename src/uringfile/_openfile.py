@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from uringfile._background import shield
 from uringfile._closing import Closing
+from uringfile._codec import check_codec
 from uringfile._direct import DirectIO
 from uringfile._driver import Driver, runs_here
 from uringfile._engine import ASYNC, EngineName
@@ -25,7 +26,6 @@ from uringfile._native_engine import REGULAR, Identity, identify
 from uringfile._open import close_at_once, is_local, open_cached, open_path
 from uringfile._paths import FileDescriptorOrPath
 from uringfile._streamio import StreamIO
-from uringfile._text import check_codec
 
 MAX_OFFSET = 2**63 - 1
 

@@ -7,9 +7,9 @@ import codecs
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from uringfile._codec import codec_at, new_incremental_decoder
 from uringfile._file import AIOFile
 from uringfile._splitter import LineSplitter
-from uringfile._text import codec_at, new_incremental_decoder
 
 # What splitting a chunk, and the caller's loop over its lines, count in the budget of a turn:
 # a unit, some 2 us, for each 2 KiB.

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Generator, Iterable
 from functools import cached_property
 from typing import Any
 
+from uringfile._async_open import check_arguments, file_object
 from uringfile._engine import EngineName
 from uringfile._fileobject import FileIOWrapperBase
 from uringfile._mode import parse_mode
-from uringfile._stream import check_arguments, file_object
 from uringfile._temporary import Place, UnnamedFile
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
+from uringfile._codec import check_codec, new_incremental_decoder
 from uringfile._driver import INLINE_SIZE, Driver
 from uringfile._engine import EngineName
 from uringfile._file import AIOFile
@@ -19,7 +20,6 @@ from uringfile._native_engine import new_scratch
 from uringfile._newlines import check_newline
 from uringfile._open import MOUNTS
 from uringfile._paths import StrOrBytesPath
-from uringfile._text import check_codec, new_incremental_decoder
 from uringfile._turns import COPY_SHIFT
 
 P = TypeVar("P", bound=StrOrBytesPath)

@@ -14,9 +14,9 @@ import locale
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, AnyStr, overload
 
+from uringfile._async_open import Opener, async_open
 from uringfile._mode import parse_mode
 from uringfile._paths import FileDescriptorOrPath
-from uringfile._stream import Opener, async_open
 
 try:
     import anyio

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, AnyStr, Generic, overload
 
+from uringfile._async_open import check_arguments, file_object
 from uringfile._binary import BinaryFileWrapper
 from uringfile._engine import EngineName
 from uringfile._fileobject import FileIOWrapperBase
@@ -21,7 +22,6 @@ from uringfile._loop import running_driver
 from uringfile._mode import parse_mode
 from uringfile._open import NO_DESCRIPTOR, in_thread, off_the_loop
 from uringfile._spooled import SpooledTemporaryFile
-from uringfile._stream import check_arguments, file_object
 from uringfile._temporary import NamedFile, Place, UnnamedFile
 from uringfile._textfile import TextFileWrapper
 

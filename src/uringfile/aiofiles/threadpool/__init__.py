@@ -15,10 +15,10 @@ from concurrent.futures import Executor
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from uringfile._async_open import Opener, async_open
 from uringfile._fileobject import FileIOWrapperBase
 from uringfile._mode import parse_mode
 from uringfile._paths import FileDescriptorOrPath
-from uringfile._stream import Opener, async_open
 from uringfile.aiofiles import base
 from uringfile.aiofiles.base import AiofilesContextManager
 from uringfile.aiofiles.threadpool.binary import (

@@ -1,4 +1,4 @@
-"""Strings to bytes and back, at an offset of a file.
+"""Codecs: strings to bytes and back, at an offset of a file.
 
 Codecs with a byte order mark write it once, in front of the first character of the file,
 and not in front of each piece.
