@@ -31,6 +31,10 @@ class NoThreadLeft:
 
     def begin(self) -> None:
         busy = threading.Event()
+        idle: Any = self.executor._idle_semaphore
+        if self.executor._threads:  # whose last call is done, but which may not say so yet
+            assert idle.acquire(timeout=20)
+            idle.release()
 
         def work() -> None:
             busy.set()
