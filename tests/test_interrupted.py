@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +13,14 @@ from conftest import collect
 from fake_engine import FakeEngine
 from test_driver import driver, fake, start, turns  # noqa: F401  (fixtures)
 
+import uringfile
 from uringfile._driver import Driver
 from uringfile._engine import OPENAT, READ
 from uringfile._fd import Descriptor
 from uringfile._native_engine import pin
 from uringfile._turns import TURN_BUDGET
+
+PACKAGE = str(Path(uringfile.__file__).parent)
 
 
 def interrupt_behind(
@@ -90,6 +95,61 @@ async def test_behind_a_submission_from_the_queue(
             fake.complete(operation.token, 8)
     assert [task.result() for task in tasks] == [8] * 9
     assert accepted == [*range(9)]
+
+
+class InterruptAt:
+    """Raises the interrupt at the nth moment within where one may come: behind a call, or at the
+    beginning of a function. The fake stands for C code, which has none."""
+
+    def __init__(self, nth: int) -> None:
+        self.left = nth
+
+    def __call__(self, frame: Any, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "c_call" or not code.co_filename.startswith(PACKAGE):
+            return
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> None:
+        sys.setprofile(self)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("before", [0, 2, 9])
+async def test_anywhere_in_a_submission(
+    driver: Driver,  # noqa: F811
+    fake: FakeEngine,  # noqa: F811
+    before: int,
+) -> None:
+    """Nothing is held by an operation that there is none of; behind others that fill the
+    engine, or their share of it, either."""
+    nth = 0
+    interrupted = True
+    while interrupted:
+        nth += 1
+        others, descriptor = Descriptor(98), Descriptor(99 if before > 2 else 98)
+        tasks = start(driver, before, others)
+        await turns()
+        interrupted = False
+        try:
+            with InterruptAt(nth):
+                driver.start(READ, descriptor, b"x" * 8, 8)
+        except KeyboardInterrupt:
+            interrupted = True
+        while driver.stats().in_flight or driver.stats().queued:
+            fake.flush()
+            for operation in fake.pending():
+                fake.complete(operation.token, 8)
+            await turns()
+        assert [task.result() for task in tasks] == [8] * before
+        assert others.holders == others.admitted == 0
+        assert descriptor.holders == descriptor.admitted == 0
+        assert not driver._futures
+    assert nth > 5
 
 
 async def test_in_the_midst_of_reaping(driver: Driver, fake: FakeEngine) -> None:  # noqa: F811

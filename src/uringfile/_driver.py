@@ -155,37 +155,56 @@ class Driver(Turns):
         future: asyncio.Future[int] = self.loop.create_future()
         request = (opcode, descriptor.fd, addr, length, offset, token)
         operation = Operation(token, descriptor, request, on_orphan)
+        # An interrupt comes behind a call, or at its beginning; there is none before the try.
         self._futures[token] = future
         descriptor.holders += 1
-        if self._watch is not None:
-            self._watch.started(operation)
-        if (
-            opcode <= KIND
-            and descriptor.admitted + len(self._in_flight) < self._capacity
-            and descriptor not in self._held
-        ):
-            operation.weight = 1
-            descriptor.admitted += 1
-            if self._queue or not self._offer(operation):
-                self._queue[token] = operation
-        else:
-            self._held.add(operation)
-            self._let_in(descriptor)
-            if self._unoffered:
-                self._offer_queued()
-        self._flush_later()
+        try:
+            if self._watch is not None:
+                self._watch.started(operation)
+            if (
+                opcode <= KIND
+                and descriptor.admitted + len(self._in_flight) < self._capacity
+                and descriptor not in self._held
+            ):
+                operation.weight = 1
+                descriptor.admitted += 1
+                if self._queue:
+                    self._queue[token] = operation
+                else:
+                    self._offer(operation)
+            else:
+                self._held.add(operation)
+                self._let_in(descriptor)
+                if self._unoffered:
+                    self._offer_queued()
+            self._flush_later()
+        except BaseException:
+            self._take_back(operation)
+            raise
         return operation, future
 
+    def _take_back(self, operation: Operation) -> None:
+        """start() was interrupted: nobody waits for the operation. What the engine may have
+        goes on."""
+        token = operation.token
+        if self._futures.pop(token, None) is not None and token not in self._in_flight:
+            if self._queue.pop(token, None) is None:
+                self._held.remove(operation)
+            self._resolve(operation, -errno.ECANCELED)
+
     def _offer(self, operation: Operation) -> bool:
-        """Give the operation to the engine; False when that is full."""
+        """Give the operation to the engine; False when that is full, and it queues."""
         submit = self.engine.submit
-        # In the table before the engine has it: an interrupt may come behind any step.
-        self._in_flight[operation.token] = operation
+        token = operation.token
+        # In the table before the engine has it: an interrupt may come behind any call.
+        self._in_flight[token] = operation
+        if token in self._queue:
+            del self._queue[token]
         try:
             ret = submit(*operation.request)
         except (TypeError, OverflowError) as error:  # no number: the engine has not seen it
-            del self._in_flight[operation.token]
-            future = self._futures.get(operation.token)
+            del self._in_flight[token]
+            future = self._futures.get(token)
             if future is not None and not future.done():
                 future.set_exception(error)
             self._resolve(operation, -errno.EINVAL)
@@ -194,8 +213,10 @@ class Driver(Turns):
             self._flush_engine()  # the submission queue may be full, and nothing else
             ret = submit(*operation.request)
         if ret:
-            del self._in_flight[operation.token]
+            del self._in_flight[token]
             if ret == -errno.EAGAIN:
+                self._queue[token] = operation
+                self._queue.move_to_end(token, last=False)
                 return False
             self._resolve(operation, ret)
         else:
@@ -290,12 +311,8 @@ class Driver(Turns):
     def _offer_queued(self) -> None:
         self._unoffered = False
         queue = self._queue
-        while queue:
-            token, operation = queue.popitem(last=False)
-            if not self._offer(operation):
-                queue[token] = operation
-                queue.move_to_end(token, last=False)
-                break
+        while queue and self._offer(queue[next(iter(queue))]):
+            pass
         self._flush_later()
 
     # ---- cancellation ---------------------------------------------------------
