@@ -19,6 +19,7 @@ unsigned uf_forks;
 static void count_fork(void)
 {
 	uf_forks++;
+	uf_closes = 0; /* no thread came along */
 }
 
 static pthread_once_t atfork_once = PTHREAD_ONCE_INIT;

@@ -62,6 +62,9 @@ struct uf_engine {
  * system call whether it was opened by this process or by an ancestor. */
 extern unsigned uf_forks;
 
+/* What uf_closing() answers. */
+extern unsigned uf_closes;
+
 extern const struct uf_engine_ops uf_uring_ops;
 extern const struct uf_engine_ops uf_posix_aio_ops;
 

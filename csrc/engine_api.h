@@ -199,6 +199,13 @@ int uf_read_cached_files(const char *paths, int n, char *memory, int64_t room, i
  * fewer at the end of the file. Waits. */
 int64_t uf_copy(int from, int to, int64_t length, char *memory, int64_t room);
 
+/* close(2) by a thread of its own, for those who cannot wait and do not ask for its result.
+ * -errno: there is no thread to be had, and fd is open still. Needs no engine. */
+int uf_close_in_thread(int fd);
+
+/* How many of those are under way in this process. */
+int uf_closing(void);
+
 /* inotify(7), as the system calls are, but -errno. Need no engine; add follows the
  * path, and so may wait for its file system. */
 int uf_inotify_open(void);

@@ -159,7 +159,7 @@ static int posix_aio_reap(uf_engine *base, uf_completion *out, int max)
 		engine->n_ended--;
 		out[n].token = request->token;
 		out[n++].result = request->result;
-		uf_lanes_give(&engine->lanes, request->lanes, request->lane);
+		uf_lanes_give(&engine->lanes, request->lanes, request->lane, base->shut);
 		request->live = 0;
 		request->next = engine->free;
 		engine->free = request;

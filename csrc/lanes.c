@@ -36,14 +36,17 @@ static struct uf_lanes *find(struct uf_lanes *all, int fd)
 	return all;
 }
 
-static void unlink_and_free(struct uf_lanes **all, struct uf_lanes *lanes)
+static void unlink_and_free(struct uf_lanes **all, struct uf_lanes *lanes, int may_wait)
 {
 	while (*all != lanes)
 		all = &(*all)->next;
 	*all = lanes->next;
-	for (unsigned i = 0; i < lanes->count; i++)
-		if (!lanes->lane[i].borrowed)
-			close(lanes->lane[i].fd);
+	for (unsigned i = 0; i < lanes->count; i++) {
+		int fd = lanes->lane[i].fd;
+
+		if (!lanes->lane[i].borrowed && (may_wait || uf_close_in_thread(fd)))
+			close(fd);
+	}
 	uf_free(lanes);
 }
 
@@ -119,14 +122,14 @@ int uf_lanes_take(struct uf_lanes **all, int fd, int writing, struct uf_lanes **
 	return 0;
 }
 
-void uf_lanes_give(struct uf_lanes **all, struct uf_lanes *lanes, struct uf_lane *lane)
+void uf_lanes_give(struct uf_lanes **all, struct uf_lanes *lanes, struct uf_lane *lane, int at_end)
 {
 	lane->busy--;
 	lanes->busy--;
 	if (lanes->busy)
 		return;
 	if (lanes->fd < 0)
-		unlink_and_free(all, lanes);
+		unlink_and_free(all, lanes, at_end);
 }
 
 int uf_lanes_forget(struct uf_lanes **all, int fd, int *out, int max)
@@ -145,12 +148,12 @@ int uf_lanes_forget(struct uf_lanes **all, int fd, int *out, int max)
 		if (!lane->borrowed)
 			out[n++] = lane->fd;
 	}
-	unlink_and_free(all, lanes);
+	unlink_and_free(all, lanes, 0);
 	return n;
 }
 
 void uf_lanes_close_all(struct uf_lanes **all)
 {
 	while (*all)
-		unlink_and_free(all, *all);
+		unlink_and_free(all, *all, 1);
 }

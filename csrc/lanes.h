@@ -32,11 +32,12 @@ struct uf_lanes {
  * on one lane, 53,000/s on 32). 0 or -errno. */
 int uf_lanes_take(struct uf_lanes **all, int fd, int writing, struct uf_lanes **lanes,
 		  struct uf_lane **lane);
-void uf_lanes_give(struct uf_lanes **all, struct uf_lanes *lanes, struct uf_lane *lane);
+/* The request is done with it. at_end: nobody minds waiting any more. */
+void uf_lanes_give(struct uf_lanes **all, struct uf_lanes *lanes, struct uf_lane *lane, int at_end);
 
 /* fd is about to be closed. Its idle lanes are handed over to be closed, which on NFS
- * and FUSE may wait and may fail; how many. Those that are busy are closed as they
- * fall idle. */
+ * and FUSE may wait and may fail; how many. Those that are busy are closed when all of
+ * them are idle, by threads. */
 int uf_lanes_forget(struct uf_lanes **all, int fd, int *out, int max);
 void uf_lanes_close_all(struct uf_lanes **all);
 

@@ -26,7 +26,7 @@ from rigs import faulty, mounted_faulty, small_mount, summary  # noqa: F401  (fi
 
 from uringfile import _loop, pending_operations, stats
 from uringfile._engine import ENGINE_NAMES
-from uringfile._native_engine import NativeEngine
+from uringfile._native_engine import NativeEngine, closing
 
 T = TypeVar("T")
 
@@ -216,10 +216,19 @@ def leaves_unclosed(match: str) -> Iterator[None]:
         yield
 
 
+def nothing_is_closing() -> None:
+    """What nobody waits for may be closed by a thread (close_unasked)."""
+    deadline = time.monotonic() + 10
+    while closing():
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+
+
 def open_fds() -> set[str]:
     collect()
     if not COUNTS_REFERENCES:
         _loop._free_closed_loops()  # as whoever opens the next engine does
+    nothing_is_closing()
     return {
         f"{fd}:{os.readlink(f'/proc/self/fd/{fd}')}"
         for fd in os.listdir("/proc/self/fd")

@@ -129,6 +129,9 @@ def _watch_descriptors() -> None:
 
 
 def _open_fds() -> dict[int, str]:
+    deadline = time.monotonic() + 10
+    while lib.uf_closing() and time.monotonic() < deadline:
+        time.sleep(0.0005)
     found = {}
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):

@@ -102,6 +102,24 @@ MUTATIONS = [
         ],
     ),
     Mutation(
+        "the loop does not wait for a close(2) that nobody asked for",
+        "src/uringfile/_fd.py",
+        "    if not at_once and _in_event_loop() and not close_in_thread(fd):\n",
+        "    if False:\n",
+        [
+            "test_close_waits.py::test_an_unclosed_file_that_is_collected",
+            "test_close_waits.py::test_a_file_that_is_detached",
+            "test_close_waits.py::test_a_cancelled_open",
+        ],
+    ),
+    Mutation(
+        "nor for that of a duplicate",
+        "csrc/lanes.c",
+        "(may_wait || uf_close_in_thread(fd))",
+        "(1 || may_wait)",
+        ["test_close_waits.py::test_a_read_that_ends_when_its_file_is_closed"],
+    ),
+    Mutation(
         "a descriptor that comes too late is closed",
         "src/uringfile/_open.py",
         'OPENAT | ASYNC, NO_DESCRIPTOR, name + b"\\0", permissions, flags, on_orphan',

@@ -13,6 +13,7 @@ from typing import Any
 from conftest import COUNTS_REFERENCES, collect
 
 from uringfile import pending_operations
+from uringfile._native_engine import closing
 
 #: When the task is cancelled: while what it waits for is pending; or in the very turn in
 #: which that was done, so that its result reaches nobody.
@@ -87,7 +88,8 @@ async def settled() -> None:
     while quiet < 5:  # what is done may have a next step
         await loop.run_in_executor(None, int)  # by the only thread: it has done what came before
         await asyncio.sleep(0)
-        quiet = 0 if pending_operations() or asyncio.all_tasks() - {me} else quiet + 1
+        busy = pending_operations() or asyncio.all_tasks() - {me} or closing()
+        quiet = 0 if busy else quiet + 1
         assert loop.time() < deadline, "something goes on for ever"
 
 

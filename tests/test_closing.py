@@ -21,6 +21,7 @@ from conftest import (
     count,
     leaves_unclosed,
     nothing_in_flight,
+    nothing_is_closing,
     open_fds,
     run,
     run_python,
@@ -421,6 +422,7 @@ async def test_close_does_not_wait_for_reads_that_hang(
     os.fstat(fd)
     fake.complete(fake.pending()[0].token, 10)
     await turns()
+    nothing_is_closing()
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(fd)
 

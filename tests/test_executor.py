@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import open_fds
+from conftest import nothing_is_closing, open_fds
 
 from uringfile import AIOFile, copyfile
 from uringfile import os as uringfile_os
@@ -84,10 +84,11 @@ async def test_a_number_is_closed_once(
     assert (tmp_path / "other").read_bytes() == b"safe"
 
 
-async def test_an_orphan_is_closed_once(tmp_path: Path, no_thread_left: NoThreadLeft) -> None:
+async def test_an_orphan_needs_no_executor(tmp_path: Path, no_thread_left: NoThreadLeft) -> None:
     number = os.open(tmp_path, os.O_RDONLY)
     no_thread_left.begin()
     close_orphan(number)
+    nothing_is_closing()
     with open(tmp_path / "other", "wb") as other:
         assert other.fileno() == number
         await no_thread_left.end()

@@ -162,3 +162,29 @@ def test_a_kernel_thread_that_is_not_woken_does_not_hold_the_loop(
     command = [sys.executable, "-c", ASLEEP, str(data)]
     done = run_with(fault_build, command, URINGFILE_SQPOLL_MS="2")
     assert done.returncode == 0, done.stderr
+
+
+# Where no thread is to be had, close(2) is made here.
+NO_THREAD = """
+import asyncio, errno, os
+from uringfile._native import lib
+from uringfile._fd import close_unasked
+
+async def main():
+    lib.uf_fault_arm(lib.UF_FAULT_THREAD, 1, -errno.EAGAIN, 1 << 40)
+    fd = os.dup(0)
+    close_unasked(fd)
+    assert lib.uf_fault_struck(lib.UF_FAULT_THREAD) == 1
+    assert not lib.uf_closing()
+    try:
+        os.fstat(fd)
+    except OSError:
+        print("closed")
+
+asyncio.run(main())
+"""
+
+
+def test_what_no_thread_can_close_is_closed_at_once(fault_build: Path) -> None:
+    done = run_with(fault_build, [sys.executable, "-c", NO_THREAD])
+    assert done.stdout == "closed\n", done.stderr

@@ -49,7 +49,8 @@ async def fsync_dir(path: StrOrBytesPath) -> None:
     if not driver.serves(OPENAT):
         await in_thread(driver, NO_DESCRIPTOR, _sync_directory, name)
         return
-    descriptor = Descriptor(await _osfiles.open(name, os.O_RDONLY | os.O_DIRECTORY))
+    fd = await _osfiles.open(name, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = Descriptor(fd, at_once=True)  # nothing is to be written back
     try:
         ret = await run_uninterrupted(driver, FSYNC, descriptor)
     finally:

@@ -17,8 +17,7 @@ _PATIENCE = 0.2
 class Closing:
     """Begins at once, in a task of its own, which goes on if the caller is cancelled.
 
-    ``owner``: whether the descriptor is ours to close. ``at_once``: whether close(2) waits for
-    nothing.
+    ``owner``: whether the descriptor is ours to close.
     """
 
     def __init__(
@@ -29,14 +28,12 @@ class Closing:
         name: Filename,
         *,
         owner: bool,
-        at_once: bool,
     ) -> None:
         self._driver = driver
         self._descriptor = descriptor
         self._direct_io = direct_io
         self._name = name
         self._owner = owner
-        self._at_once = at_once
         self._begun = False
         self.task = driver.loop.create_task(self._close())
         self.task.add_done_callback(self._ended)
@@ -53,9 +50,7 @@ class Closing:
             self._drop()
             raise
         if self._owner:
-            await close_descriptor(
-                self._driver, self._descriptor, self._name, at_once=self._at_once
-            )
+            await close_descriptor(self._driver, self._descriptor, self._name)
         else:
             await release_descriptor(self._driver, self._descriptor, self._name)
 

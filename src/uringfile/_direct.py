@@ -214,7 +214,7 @@ class DirectIO:
         if descriptor is not None:
             await descriptor.idle()
             self._buffered = None
-            await close_descriptor(self._driver, descriptor, self._name, at_once=False)
+            await close_descriptor(self._driver, descriptor, self._name)
 
     def drop(self) -> None:
         """Close it without waiting, when its operations have let go."""

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import errno
 import itertools
-import os
 import sys
 import threading
 import weakref
@@ -25,7 +24,7 @@ from uringfile._batch import CachedReads
 from uringfile._ending import close_dropped, drivers, end_engine, leak_all
 from uringfile._engine import KIND, OPCODE_NAMES, READ, Engine, EngineInfo
 from uringfile._errors import ClosedFileError, Filename, os_error
-from uringfile._fd import Descriptor
+from uringfile._fd import Descriptor, close_unasked
 from uringfile._held import HeldBack
 from uringfile._inflight import InFlight, Operation, leaked_buffers
 from uringfile._native_engine import new_scratch, pin
@@ -155,8 +154,8 @@ class Driver(Turns):
         future: asyncio.Future[int] = self.loop.create_future()
         request = (opcode, descriptor.fd, addr, length, offset, token)
         operation = Operation(token, descriptor, request, on_orphan)
-        # An interrupt comes behind a call, or at its beginning; there is none before the try.
         self._futures[token] = future
+        # An interrupt comes behind a call, or at its beginning; there is none before the try.
         descriptor.holders += 1
         try:
             if self._watch is not None:
@@ -391,14 +390,13 @@ class Driver(Turns):
                 self._drop(self._dropped.popleft())
 
     def _drop(self, descriptor: Descriptor) -> None:
-        self.forget(descriptor.fd)
+        self.forget(descriptor.fd, at_once=descriptor.at_once)
         descriptor.close_when_idle()
 
-    def forget(self, fd: int) -> None:
+    def forget(self, fd: int, *, at_once: bool = False) -> None:
         """The number is, or will be, another file's: the engine keeps nothing made from it."""
         for lane in self.engine.forget_fd(fd):
-            with contextlib.suppress(OSError):
-                os.close(lane)
+            close_unasked(lane, at_once=at_once)
 
     def holds_only_lost_reads(self, descriptor: Descriptor) -> bool:
         """Whether what holds the descriptor are reads that nobody waits for any more."""

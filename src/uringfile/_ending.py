@@ -16,12 +16,13 @@ from uringfile._engine import CLOSE, KIND, READ, Engine
 from uringfile._fd import Descriptor
 from uringfile._held import HeldBack
 from uringfile._inflight import InFlight, Operation, leak
+from uringfile._native_engine import closing
 
 if TYPE_CHECKING:
     from uringfile._driver import Driver
 
-# How long the end of a loop waits for operations that do not stop; and if only reads are left
-# that run and cannot be stopped (POSIX AIO), which may take for ever.
+# How long the end of a loop waits for operations that do not stop; and if only what may take
+# for ever is left: reads that run and cannot be stopped (POSIX AIO), close(2) by threads.
 LINGER_SECONDS = 0.5
 STUBBORN_SECONDS = 0.05
 
@@ -60,6 +61,7 @@ def end_engine(
         leak_all(in_flight)
         engine.destroy()
         close_dropped(dropped)
+        _wait_for_closes()
     if in_flight:
         warnings.warn(
             f"{len(in_flight)} operations did not stop; their buffers are kept for ever",
@@ -73,6 +75,13 @@ def close_dropped(dropped: deque[Descriptor]) -> None:
     with contextlib.suppress(IndexError):
         while True:
             dropped.popleft().close_when_idle()
+
+
+def _wait_for_closes() -> None:
+    """What threads are about to close is closed when the loop has ended, unless that waits."""
+    deadline = time.monotonic() + STUBBORN_SECONDS
+    while closing() and time.monotonic() < deadline:
+        time.sleep(0.0005)
 
 
 def _cancel_all(engine: Engine, in_flight: InFlight) -> set[int]:

@@ -7,11 +7,34 @@ import contextlib
 import os
 from typing import NoReturn, SupportsIndex
 
+from uringfile._native_engine import close_in_thread
+
 
 def refuse_copy(self: object, protocol: SupportsIndex) -> NoReturn:
     """``__reduce_ex__`` of what owns a descriptor. A copy would be a second owner, which closes
     the number when it is finalized, and later the file that has the number then."""
     raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+
+def close_unasked(fd: int, *, at_once: bool = False) -> None:
+    """close(2) that nobody waits for; its errors are lost.
+
+    In a thread where an event loop runs in this one, because it may wait: over a network for
+    the server, on ext4 for what is written back. ``at_once`` says that it waits for nothing.
+    No lock of Python's is taken: the garbage collector may call this at any moment.
+    """
+    if not at_once and _in_event_loop() and not close_in_thread(fd):
+        return
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class Descriptor:
@@ -22,10 +45,12 @@ class Descriptor:
     takes several operations holds it from the first to the last.
     """
 
-    __slots__ = ("_close_when_idle", "_idle", "admitted", "closing", "fd", "holders")
+    __slots__ = ("_close_when_idle", "_idle", "admitted", "at_once", "closing", "fd", "holders")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, at_once: bool = False) -> None:
         self.fd = fd
+        #: Whether close(2) waits for nothing.
+        self.at_once = at_once
         self.holders = 0
         #: What its operations take of its share; the driver counts.
         self.admitted = 0
@@ -55,15 +80,14 @@ class Descriptor:
         self._idle = None
 
     def close_when_idle(self) -> None:
-        """Close now, or when the last operation lets go; errors of close(2) are lost."""
+        """Close when the last operation lets go, as ``close_unasked`` does."""
         if self.holders:
             self._close_when_idle = True
         else:
             self._close()
 
     def _close(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self.fd)
+        close_unasked(self.fd, at_once=self.at_once)
 
 
 class NoDescriptor(Descriptor):

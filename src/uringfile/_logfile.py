@@ -163,7 +163,7 @@ class LogFile:
         except BaseException:  # the loop is ending
             self.driver.drop(self.descriptor)
             raise
-        await close_descriptor(self.driver, self.descriptor, self.path, at_once=False)
+        await close_descriptor(self.driver, self.descriptor, self.path)
 
 
 def is_at(fd: int, path: str) -> bool:

@@ -44,6 +44,12 @@ read_nowait = lib.uf_read_nowait
 #: first on; see csrc/engine_api.h.
 read_many_nowait = lib.uf_read_many_nowait
 
+#: ``close_in_thread(fd)``: 0, or a negative errno, and then it is open still.
+close_in_thread: Callable[[int], int] = lib.uf_close_in_thread
+
+#: ``closing()``: how many of those calls have not come to their end.
+closing: Callable[[], int] = lib.uf_closing
+
 #: inotify(7): ``inotify_open()``, ``inotify_add(fd, path, mask)`` (a path that ends with a
 #: zero byte), ``inotify_remove(fd, watch)``; a number or a negative errno.
 inotify_open: Callable[[], int] = lib.uf_inotify_open

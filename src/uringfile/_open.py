@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from uringfile._driver import Driver, raise_for
 from uringfile._engine import ASYNC, CLOSE, OPENAT
 from uringfile._errors import Filename
 from uringfile._executor import call_in_thread
-from uringfile._fd import Descriptor, NoDescriptor
+from uringfile._fd import Descriptor, NoDescriptor, close_unasked
 from uringfile._native_engine import Identity, LocalMounts, fd_is_local, pin
 
 #: For operations and calls that need none.
@@ -41,22 +40,17 @@ def open_cached(driver: Driver, path: str | bytes, flags: int) -> int:
 def close_orphan(result: int) -> None:
     """Close a descriptor that came too late."""
     if result >= 0:
-        off_the_loop(_close_quietly, result)
+        close_unasked(result)
 
 
 def off_the_loop(function: Callable[..., object], *args: Any) -> None:
     """What has to be put away for a caller that is gone: while the loop runs not on its
-    thread, because over a network close(2) and unlink(2) wait for the server."""
+    thread, because over a network unlink(2) waits for the server."""
     try:
         loop = asyncio.get_running_loop()
         call_in_thread(loop, function, *args)
     except RuntimeError:  # no loop, or its executor has ended
         function(*args)
-
-
-def _close_quietly(fd: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(fd)
 
 
 async def open_path(
@@ -84,15 +78,13 @@ async def open_path(
     return raise_for(ret, path)
 
 
-async def close_descriptor(
-    driver: Driver, descriptor: Descriptor, filename: Filename, *, at_once: bool
-) -> None:
+async def close_descriptor(driver: Driver, descriptor: Descriptor, filename: Filename) -> None:
     """close(2) of a descriptor that nothing holds, on this thread or where it may wait.
 
     It is closed even if this is cancelled.
     """
     fds = [*driver.engine.forget_fd(descriptor.fd), descriptor.fd]
-    if at_once:
+    if descriptor.at_once:
         _close(fds, filename)
     elif driver.serves(CLOSE) and len(fds) == 1:
         # By a worker: what the last close of a file does, its caller's thread does.

@@ -225,6 +225,9 @@ class OpenFile:
     ) -> None:
         # The number may have belonged to another file that its owner closed by itself.
         driver.forget(descriptor.fd)
+        # It may wait for a file that was written: ext4 writes back at close what replaces an
+        # older content; so it may where others answer.
+        descriptor.at_once = local and not self.mode.writable
         regular = stat.S_ISREG(identity.mode)
         if not (regular or stat.S_ISBLK(identity.mode)):
             self._stream_io = StreamIO(driver, descriptor, self.name)
@@ -260,14 +263,7 @@ class OpenFile:
             return
         self._end(descriptor)
         driver.cancel_holders(descriptor, writes=self._stream_io is not None, filename=self.name)
-        self._closing = Closing(
-            driver,
-            descriptor,
-            self._direct_io,
-            self.name,
-            owner=self._owner,
-            at_once=self._closes_at_once(),
-        )
+        self._closing = Closing(driver, descriptor, self._direct_io, self.name, owner=self._owner)
         await shield(self._closing.task)
 
     def _end(self, descriptor: Descriptor) -> None:
@@ -298,18 +294,13 @@ class OpenFile:
             or not self._owner
             or self._direct_io is not None
             or descriptor.holders
-            or not self._closes_at_once()
+            or not descriptor.at_once
         ):
             return False
         driver = self._driver_here()
         self._end(descriptor)
         close_at_once(driver, descriptor, self.name)
         return True
-
-    def _closes_at_once(self) -> bool:
-        """Whether close(2) waits for nothing. With a file that was written it may: ext4 writes
-        back at close what replaces an older content; so it may where others answer."""
-        return self._local and not self.mode.writable
 
     def __await__(self: _F) -> Generator[Any, None, _F]:
         yield from self.open().__await__()

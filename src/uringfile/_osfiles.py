@@ -85,7 +85,7 @@ async def open(
 async def close(fd: int) -> None:
     """close(2). The descriptor is closed in any case, also if this is cancelled."""
     fd = c_integer(fd)
-    await close_descriptor(running_driver(), Descriptor(fd), fd, at_once=False)
+    await close_descriptor(running_driver(), Descriptor(fd), fd)
 
 
 async def unlink(path: StrOrBytesPath, *, dir_fd: int | None = None) -> None:

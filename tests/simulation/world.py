@@ -27,6 +27,7 @@ from uringfile import (
     _batch,
     _commit,
     _ending,
+    _fd,
     _file,
     _gather,
     _log,
@@ -61,6 +62,7 @@ class World:
         self.failure: Finding | None = None
         self.draining = False
         self.refused = 0  # system calls in threads
+        self.closing: list[int] = []  # descriptors, each by a thread
         self.ending = False
         self.folder = ""
         self.busy_rate = rng.choice([0.2, 0.5, 0.9])
@@ -179,6 +181,9 @@ class World:
         """One operation or one thread goes on; ``False`` if there is none."""
         rng = self.rng
         jobs = self.loop.jobs
+        if self.closing and rng.random() < 0.3:
+            os.close(self.closing.pop(rng.randrange(len(self.closing))))
+            return True
         pending = self.engine.pending_ops()
         if jobs and (not pending or rng.random() < 0.3):
             job = rng.choice(jobs)
@@ -207,6 +212,12 @@ class World:
             self.refused += 1
             return OSError(errno.EIO, os.strerror(errno.EIO))
         return None
+
+    def _close_in_thread(self, fd: int) -> int:
+        if self.rng.random() < 0.1:
+            return -errno.EAGAIN
+        self.closing.append(fd)
+        return 0
 
     def _start_to_drain(self) -> None:
         self.draining = True
@@ -292,6 +303,8 @@ class World:
             if collecting:
                 gc.enable()
             shutil.rmtree(self.folder, ignore_errors=True)
+        while self.closing:
+            os.close(self.closing.pop())
         self._check_descriptors(_open_fds() - before)
 
     def _forget(self) -> None:
@@ -375,6 +388,7 @@ class World:
             (_openfile, "open_cached", self._open_cached),
             (_openfile, "is_local", self._is_local),
             (_logopen, "is_local", self._is_local),
+            (_fd, "close_in_thread", self._close_in_thread),
             (_batch, "read_many_nowait", self.engine.read_many_nowait),
             # Smaller, so that a short simulation gets to see both sides of them.
             (_turns, "TURN_BUDGET", rng.choice([2, 16, 256])),
