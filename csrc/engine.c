@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef RWF_NOWAIT
@@ -156,6 +157,31 @@ int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len, i
 	return opcode & UF_BATCH ? uf_batch_submit(engine, &op) : uf_offer(engine, &op);
 }
 
+#define PATIENCE_NS 1000000000
+
+static int64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+/* Whether to flush again would be in vain, too: out of threads or memory, which nothing in
+ * flight can give back. */
+static int in_vain(uf_engine *engine, int error)
+{
+	if (error != -EINTR && engine->in_flight > engine->ops->staged(engine)) {
+		engine->refused_since = 0;
+		return 0;
+	}
+	if (uf_fault(UF_FAULT_PATIENCE))
+		return 1;
+	if (!engine->refused_since)
+		engine->refused_since = now_ns();
+	return now_ns() - engine->refused_since >= PATIENCE_NS;
+}
+
 int uf_flush(uf_engine *engine)
 {
 	int ret = refused(engine);
@@ -165,6 +191,15 @@ int uf_flush(uf_engine *engine)
 	do {
 		ret = engine->ops->flush(engine);
 	} while (ret >= 0 && uf_batch_stage(engine));
+	/* Nobody is told of -EINTR: who sees it asks again. */
+	if (ret < 0 && in_vain(engine, ret)) {
+		int n = engine->ops->fail_staged(engine, ret == -EINTR ? -EAGAIN : ret);
+
+		if (!engine->ops->staged(engine)) /* else the thread of SQPOLL may take it */
+			ret = n;
+	}
+	if (ret >= 0)
+		engine->refused_since = 0;
 	return ret < 0 ? ret : ret + (int)engine->batches.n_done;
 }
 

@@ -34,6 +34,9 @@ struct uf_engine_ops {
 	void (*describe)(const uf_engine *engine, uf_info *info);
 	int (*submit)(uf_engine *engine, const struct uf_op *op);
 	int (*flush)(uf_engine *engine);
+	unsigned (*staged)(const uf_engine *engine);
+	/* What is staged completes with the error. As flush. */
+	int (*fail_staged)(uf_engine *engine, int error);
 	int (*reap)(uf_engine *engine, uf_completion *out, int max);
 	int (*cancel)(uf_engine *engine, int64_t token);
 	/* As uf_read_nowait(); -EBUSY: not now. May be NULL. */
@@ -46,8 +49,9 @@ struct uf_engine_ops {
 struct uf_engine {
 	const struct uf_engine_ops *ops;
 	int eventfd;
-	unsigned forks;	    /* uf_forks when it was opened */
-	unsigned in_flight; /* accepted and not yet reaped */
+	unsigned forks;	       /* uf_forks when it was opened */
+	unsigned in_flight;    /* accepted and not yet reaped */
+	int64_t refused_since; /* nanoseconds; 0: the last flush was not */
 	unsigned capacity;
 	unsigned worker_share; /* as in uf_info */
 	unsigned opcodes;

@@ -115,7 +115,9 @@ int uf_submit(uf_engine *engine, int opcode, int fd, void *addr, uint64_t len, i
 	      int64_t token);
 
 /* How many completions are waiting to be reaped, or -errno. -EAGAIN, -EBUSY,
- * -ENOMEM, -EINTR: reap and flush again later; what was staged stays staged. */
+ * -ENOMEM, -EINTR: reap and flush again later; what was staged stays staged. When that has
+ * been so for a second, and nothing is in flight whose end could change it, what is staged
+ * completes with the error (-EAGAIN for -EINTR, which nothing in flight changes). */
 int uf_flush(uf_engine *engine);
 
 /* Copy out at most max completions; drain resets the eventfd first. When some

@@ -146,6 +146,33 @@ static int posix_aio_flush(uf_engine *base)
 	return ret;
 }
 
+static unsigned posix_aio_staged(const uf_engine *base)
+{
+	unsigned n = 0;
+
+	for (struct request *request = ((const struct posix_aio_engine *)base)->staged; request;
+	     request = request->next)
+		n++;
+	return n;
+}
+
+static int posix_aio_fail_staged(uf_engine *base, int error)
+{
+	struct posix_aio_engine *engine = of(base);
+	int ret;
+
+	pthread_mutex_lock(&engine->lock);
+	while (engine->staged) {
+		struct request *request = engine->staged;
+
+		unstage_first(engine);
+		uf_posix_end(engine, request, error);
+	}
+	ret = (int)engine->n_ended;
+	pthread_mutex_unlock(&engine->lock);
+	return ret;
+}
+
 static int posix_aio_reap(uf_engine *base, uf_completion *out, int max)
 {
 	struct posix_aio_engine *engine = of(base);
@@ -344,6 +371,8 @@ const struct uf_engine_ops uf_posix_aio_ops = {
 	.describe = posix_aio_describe,
 	.submit = posix_aio_submit,
 	.flush = posix_aio_flush,
+	.staged = posix_aio_staged,
+	.fail_staged = posix_aio_fail_staged,
 	.reap = posix_aio_reap,
 	.cancel = posix_aio_cancel,
 	.forget_fd = posix_aio_forget_fd,

@@ -190,10 +190,14 @@ static int uring_submit(uf_engine *base, const struct uf_op *op)
  * filter was installed): what is staged completes with that error; but what
  * the thread of SQPOLL may still take stays in flight. A descriptor is closed in any
  * case: nobody else knows that it is still open. */
-static void fail_staged(struct uring_engine *engine, int error)
+static int uring_fail_staged(uf_engine *base, int error)
 {
+	struct uring_engine *engine = of(base);
 	const struct io_uring_sqe *sqe;
 
+	/* There is room for the failures of one flush. */
+	if (engine->n_failed)
+		return -EBUSY;
 	while ((sqe = uf_ring_unstage(&engine->ring))) {
 		if (sqe->user_data == CANCEL_TOKEN)
 			continue;
@@ -201,7 +205,8 @@ static void fail_staged(struct uring_engine *engine, int error)
 		engine->failed[engine->n_failed++].result =
 			sqe->opcode == IORING_OP_CLOSE && !close(sqe->fd) ? 0 : error;
 	}
-	uf_signal(&engine->base);
+	uf_signal(base);
+	return (int)(uf_ring_ready(&engine->ring) + engine->n_failed);
 }
 
 static int uring_flush(uf_engine *base)
@@ -209,15 +214,17 @@ static int uring_flush(uf_engine *base)
 	struct uring_engine *engine = of(base);
 	int ret;
 
-	/* There is room for the failures of one flush. */
 	if (engine->n_failed)
 		return -EBUSY;
 	ret = uf_ring_submit(&engine->ring);
-	if (ret && passing(ret))
-		return ret;
 	if (ret)
-		fail_staged(engine, ret);
-	return (int)(uf_ring_ready(&engine->ring) + engine->n_failed);
+		return passing(ret) ? ret : uring_fail_staged(base, ret);
+	return (int)uf_ring_ready(&engine->ring);
+}
+
+static unsigned uring_staged(const uf_engine *base)
+{
+	return uf_ring_staged(&((const struct uring_engine *)base)->ring);
 }
 
 static int uring_reap(uf_engine *base, uf_completion *out, int max)
@@ -328,6 +335,8 @@ const struct uf_engine_ops uf_uring_ops = {
 	.describe = uring_describe,
 	.submit = uring_submit,
 	.flush = uring_flush,
+	.staged = uring_staged,
+	.fail_staged = uring_fail_staged,
 	.reap = uring_reap,
 	.cancel = uring_cancel,
 	.read_nowait = uring_read_nowait,

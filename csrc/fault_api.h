@@ -15,6 +15,7 @@
  *  AIO         aio_read(), aio_write() or aio_fsync() is
  *  ENTER       io_uring_enter() answers the value without having done anything, or 0
  *              if that is above 0
+ *  PATIENCE    a flush that was refused counts as if it had been so for long
  *  NOWAIT      a read from the page cache answers the value, or if that is above 0 gives
  *              so many bytes at most
  *  SHORTEN     a read or write moves so many bytes at most
@@ -38,6 +39,7 @@ enum uf_fault_point {
 	UF_FAULT_THREAD,
 	UF_FAULT_AIO,
 	UF_FAULT_ENTER,
+	UF_FAULT_PATIENCE,
 	UF_FAULT_NOWAIT,
 	UF_FAULT_SHORTEN,
 	UF_FAULT_FAIL,

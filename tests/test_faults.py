@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from pathlib import Path
@@ -187,4 +188,58 @@ asyncio.run(main())
 
 def test_what_no_thread_can_close_is_closed_at_once(fault_build: Path) -> None:
     done = run_with(fault_build, [sys.executable, "-c", NO_THREAD])
+    assert done.stdout == "closed\n", done.stderr
+
+
+# No thread, no memory, or interrupted each time, and nothing is in flight.
+IN_VAIN = """
+import asyncio, errno, os, sys
+from uringfile._native import lib
+from uringfile import AIOFile
+
+FOR_EVER = 1 << 40
+
+async def main(path, engine, point, answer):
+    f = await AIOFile(path, "rb+", engine=engine)
+    fd = f.fileno()
+    f._inline = False
+    lib.uf_fault_arm(getattr(lib, "UF_FAULT_" + point), 1, answer, FOR_EVER)
+    if len(sys.argv) < 6:
+        lib.uf_fault_arm(lib.UF_FAULT_PATIENCE, 3, 1, FOR_EVER)
+    calls = f.read(8, 800), f.read_many([(8, 0), (8, 8)]), f.write(b"x" * 8, 80), f.fsync()
+    failed = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
+    for error in failed:
+        assert isinstance(error, BlockingIOError), failed
+        assert error.errno == errno.EAGAIN
+        assert os.fsdecode(error.filename) == path
+    if point == "AIO":  # state intact
+        lib.uf_fault_disarm()
+        assert await f.read(8, 800) == (800).to_bytes(8, "big")
+        assert await f.write(b"x" * 8, 80) == 8
+    await asyncio.wait_for(f.close(), 20)
+    try:
+        os.fstat(fd)
+    except OSError:
+        print("closed")
+
+asyncio.run(main(*sys.argv[1:4], int(sys.argv[4])))
+"""
+
+
+@pytest.mark.parametrize(
+    ("engine", "point", "answer", "patience"),
+    [
+        ("io_uring", "ENTER", -errno.EINTR, []),
+        ("io_uring", "ENTER", -errno.EAGAIN, []),
+        ("posix_aio", "AIO", -errno.EAGAIN, []),
+        ("posix_aio", "AIO", -errno.EAGAIN, ["a second"]),
+    ],
+    indirect=["engine"],
+)
+def test_a_refusal_that_lasts_is_told(
+    fault_build: Path, data: Path, engine: str, point: str, answer: int, patience: list[str]
+) -> None:
+    """And close() ends. When it has lasted says the fault hook, or the clock."""
+    command = [sys.executable, "-c", IN_VAIN, str(data), engine, point, str(answer), *patience]
+    done = run_with(fault_build, command)
     assert done.stdout == "closed\n", done.stderr
