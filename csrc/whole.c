@@ -107,6 +107,8 @@ int64_t uf_copy(int from, int to, int64_t length, char *memory, int64_t room)
 
 			if (ret < 0 && errno != EINTR)
 				return -errno;
+			if (!ret) /* no more will it take the next time */
+				return -EIO;
 			written += ret < 0 ? 0 : ret;
 		}
 		done += got < 0 ? 0 : got;

@@ -63,7 +63,10 @@ def install(profile: dict[str, Any]) -> None:
     for name, number in NUMBERS.items():
         code.append(Instruction(JUMP_EQUAL, 0, 1, number))
         code.append(Instruction(RETURN, 0, 0, verdict(profile, name)))
-    code.append(Instruction(RETURN, 0, 0, RET_ALLOW))
+    put_in_force(*code, Instruction(RETURN, 0, 0, RET_ALLOW))
+
+
+def put_in_force(*code: Instruction) -> None:
     program = Program(len(code), (Instruction * len(code))(*code))
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
     _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(program))

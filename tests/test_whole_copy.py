@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import platform
 import shutil
 import threading
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import open_fds, run, until
+from conftest import open_fds, run, run_python, until
 from slow_fuse import mounted
 from suspensions import cancelled_at_each
 from test_os import longest_delay
@@ -172,6 +173,40 @@ class Held:
             return real(*args)
 
         monkeypatch.setattr(_copy, "copy_data", held)
+
+
+# A filter that answers 0 to write(2), each time.
+NOTHING_WRITTEN = """
+import ctypes, os, platform, sys
+sys.path.insert(0, sys.argv[1])
+from seccomp_filter import JUMP_EQUAL, LOAD_WORD, OFFSET_OF_NR, RET_ALLOW, RET_ERRNO, RETURN
+from seccomp_filter import Instruction, put_in_force
+from uringfile._native_engine import copy_data, new_scratch
+
+target = os.open(sys.argv[2], os.O_RDWR)
+write = {"x86_64": 1, "aarch64": 64}[platform.machine()]
+memory, _ = new_scratch(4096)
+put_in_force(
+    Instruction(LOAD_WORD, 0, 0, OFFSET_OF_NR),
+    Instruction(JUMP_EQUAL, 0, 1, write),
+    Instruction(RETURN, 0, 0, RET_ERRNO),
+    Instruction(RETURN, 0, 0, RET_ALLOW),
+)
+os._exit(-copy_data(os.open(sys.argv[3], os.O_RDONLY), target, 100, memory, 4096))
+"""
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "aarch64"), reason="the number of write(2) is not known"
+)
+def test_a_target_that_takes_nothing(tmp_path: Path) -> None:
+    """write(2) that answers 0 would do so again."""
+    (tmp_path / "src").write_bytes(b"x" * 100)
+    (tmp_path / "dst").touch()
+    here = str(Path(__file__).parent)
+    names = str(tmp_path / "dst"), str(tmp_path / "src")
+    done = run_python(NOTHING_WRITTEN, here, *names, timeout=10)
+    assert done.returncode == errno.EIO, done.stderr
 
 
 @pytest.mark.usefixtures("small_pieces")
