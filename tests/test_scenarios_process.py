@@ -143,6 +143,9 @@ def test_a_foreign_loop_is_refused_before_anything_starts(tmp_path: Path, engine
         ):
             with pytest.raises(RuntimeError, match="different event loop"):
                 await call()
+        # But for what takes place in memory alone.
+        assert await stream.write(b"o") == 1
+        assert await text.write("!") == 1
         assert stats(engine) == before
 
     loop = asyncio.new_event_loop()
@@ -154,7 +157,7 @@ def test_a_foreign_loop_is_refused_before_anything_starts(tmp_path: Path, engine
         for file in opened:
             await file.close()
         assert path.read_bytes() == b"Content"
-        assert (tmp_path / "text").read_text() == "text"
+        assert (tmp_path / "text").read_text() == "text!"
 
     run(last(), loop)
 

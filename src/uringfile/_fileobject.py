@@ -26,8 +26,10 @@ class FileIOWrapperBase(ABC):
 
     ``seek``, ``tell`` and what only asks are plain calls. Open it with ``async with`` or
     ``await``; until then, and after ``close``, it is ``closed`` and any use of it raises
-    ``ValueError``. It belongs to the event loop in which it was opened. Several tasks may
-    use it; each call is then performed as if it were alone.
+    ``ValueError``. It belongs to the event loop in which it was opened; in a foreign one
+    calls raise ``RuntimeError``, but for those that find what they need in its memory (a small
+    write, a line that was read ahead), which look at nothing else. Several tasks may use it;
+    each call is then performed as if it were alone.
 
     A call that is cancelled has had no effect on the position or on what is buffered,
     unless it says otherwise.
