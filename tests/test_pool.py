@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, collect, run
+from conftest import COUNTS_REFERENCES, check, collect, run
 from fake_engine import FakeEngine
 from test_driver import driver, fake, open_on_fake, turns  # noqa: F401
 
@@ -24,9 +24,17 @@ from uringfile import AIOFile, BufferPool, _direct, _loop
 from uringfile._driver import Driver
 from uringfile._engine import READ
 from uringfile._fd import Descriptor
+from uringfile._kernel import O_PATH
 from uringfile._native_engine import address, pin
 
 PAGE = mmap.PAGESIZE
+
+
+def free(pool: BufferPool) -> int:
+    """When all that was dropped is gone."""
+    if not COUNTS_REFERENCES:
+        collect()
+    return pool.free
 
 
 @pytest.fixture
@@ -175,12 +183,12 @@ async def test_buffers_are_aligned_and_apart() -> None:
     assert all(start % PAGE == 0 for start in starts)
     assert starts[1] - starts[0] >= 5000
     assert starts[2] - starts[1] >= 5000
-    assert pool.free == 0
+    assert free(pool) == 0
     for buffer in buffers:
         assert len(buffer) == 5000
         assert not buffer.readonly
         pool.release(buffer)
-    assert pool.free == 3
+    assert free(pool) == 3
 
 
 async def test_a_buffer_is_taken_until_its_cancelled_read_is_reaped(
@@ -198,7 +206,7 @@ async def test_a_buffer_is_taken_until_its_cancelled_read_is_reaped(
             await reading
         del reading
         pool.release(buffer)
-        assert pool.free == 0, "the kernel may still write to it"
+        assert free(pool) == 0, "the kernel may still write to it"
         waiting = asyncio.ensure_future(pool.acquire())
         await turns()
         assert not waiting.done()
@@ -208,7 +216,7 @@ async def test_a_buffer_is_taken_until_its_cancelled_read_is_reaped(
         del operation
         again = await asyncio.wait_for(waiting, 5)
         pool.release(again)
-        assert pool.free == 1
+        assert free(pool) == 1
     await file.close()
 
 
@@ -225,7 +233,7 @@ async def test_a_hung_read_keeps_its_buffer(pipe: tuple[int, int], engine: Any) 
     del reading
     pool.release(buffer)
     waiting = asyncio.ensure_future(pool.acquire())
-    await asyncio.sleep(0.02)
+    await asyncio.wait([waiting], timeout=0.02 if COUNTS_REFERENCES else 5)
     if waiting.done():  # the kernel has let go of it
         (await waiting)[:] = b"y" * PAGE
         os.write(pipe[1], b"x" * PAGE)
@@ -241,17 +249,19 @@ async def test_slices_and_arrays_keep_it_too() -> None:
     buffer = await pool.acquire()
     part = buffer[10:20]
     pool.release(buffer)
-    assert pool.free == 0
+    assert free(pool) == 0
     part[:] = b"0123456789"  # still his
     del part
-    assert pool.free == 1
+    assert free(pool) == 1
+    if not COUNTS_REFERENCES:
+        return  # release() of PyPy's memoryview does not mind an array
     buffer = await pool.acquire()
     array = ctypes.c_char.from_buffer(buffer)
     pool.release(buffer)
-    assert pool.free == 0
+    assert free(pool) == 0
     del array, buffer
     collect()
-    assert pool.free == 1
+    assert free(pool) == 1
 
 
 async def test_dropped_is_given_back() -> None:
@@ -260,9 +270,10 @@ async def test_dropped_is_given_back() -> None:
         buffer = await pool.acquire()
         buffer[0] = 1
         del buffer
-        assert pool.free == 1
+        assert free(pool) == 1
 
 
+@pytest.mark.skipif(not COUNTS_REFERENCES, reason="PyPy gives back what it has collected")
 async def test_waiting_in_call_order_and_cancelled() -> None:
     pool = BufferPool(PAGE, 2)
     held = [await pool.acquire() for _ in range(2)]
@@ -280,7 +291,7 @@ async def test_waiting_in_call_order_and_cancelled() -> None:
     await turns()
     pool.release(waiting[2].result())
     await turns()
-    assert pool.free == 2
+    assert free(pool) == 2
     held = [await pool.acquire() for _ in range(2)]
     lost = asyncio.ensure_future(pool.acquire())
     await turns()
@@ -314,7 +325,7 @@ async def test_a_hundred_tasks_share_four_buffers(data: Path, engine: Any) -> No
     assert all(result is None for i, result in enumerate(results) if i % 7)
     del reads, results  # tracebacks
     collect()
-    assert pool.free == 4
+    assert free(pool) == 4
 
 
 def test_a_buffer_that_a_thread_drops_wakes_the_loop() -> None:
@@ -346,7 +357,7 @@ def test_one_loop_after_another() -> None:
 
     run(first())
     run(second())
-    assert pool.free == 1
+    assert free(pool) == 1
 
 
 async def test_misuse() -> None:
@@ -366,7 +377,7 @@ async def test_misuse() -> None:
         buffer[0] = 1
     with pytest.raises(ValueError, match="released"):
         pool.release(buffer)
-    assert pool.free == 1
+    assert free(pool) == 1
 
 
 async def test_a_large_pool_asks_for_huge_pages() -> None:
@@ -428,13 +439,13 @@ async def test_an_error_does_not_keep_a_buffer(tmp_path: Path, engine: Any) -> N
                     await f.write_many([(buffer, 0)])
 
         # What works on neither: a descriptor that was opened by its path alone.
-        path_only = os.open(tmp_path / "f", os.O_PATH)
+        path_only = os.open(tmp_path / "f", O_PATH)
         kept = os.dup(fd)
         os.dup2(path_only, fd)
         for lane in f._driver_here().engine.forget_fd(fd):
             os.close(lane)
         calls = [one(what) for what in ("read", "write", "read many", "write many", "read")]
-        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
         os.dup2(kept, fd)
         for lane in f._driver_here().engine.forget_fd(fd):
             os.close(lane)
@@ -442,4 +453,4 @@ async def test_an_error_does_not_keep_a_buffer(tmp_path: Path, engine: Any) -> N
         os.close(kept)
     assert [type(result) for result in results] == [OSError] * 5, results
     assert {getattr(result, "errno", 0) for result in results} == {errno.EBADF}
-    assert pool.free == 2
+    assert free(pool) == 2

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import mmap
 import sys
+import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator
@@ -33,8 +35,12 @@ _WIPEONFORK = 18
 # Without a GIL the last reference that another thread drops counts when the thread that made the
 # object runs Python code again, which a loop that sleeps does not: so somebody who waits has it
 # wake up now and then.
-_DROPS_COME_LATE = not getattr(sys, "_is_gil_enabled", lambda: True)()
+# Where references are not counted (PyPy), nothing is dropped before the garbage collector runs, and
+# who waits has it run: at once, and then less and less often.
+_COUNTS_REFERENCES = sys.implementation.name == "cpython"
+_DROPS_COME_LATE = not getattr(sys, "_is_gil_enabled", lambda: True)() or not _COUNTS_REFERENCES
 _DROPS_SECONDS = 0.02
+_COLLECT_SECONDS = 1.0
 
 
 class BufferPool:
@@ -55,7 +61,9 @@ class BufferPool:
     huge pages neither made reads faster beyond the noise. At 4 KiB registered buffers save some
     0.5 us of processor time of about 9 (``python -m benchmarks.registered``).
 
-    Not safe for use from several threads; it may serve one event loop after another.
+    Not safe for use from several threads; it may serve one event loop after another. On PyPy a
+    buffer is free when the garbage collector has run; an ``acquire`` that finds none has it run,
+    which holds up the loop.
 
     Raises ``ValueError`` unless both numbers are above 0, and ``OSError`` (ENOMEM).
     """
@@ -72,6 +80,7 @@ class BufferPool:
         self._free = deque(range(count))
         self._taken: dict[int, weakref.ref[Any]] = {}
         self._waiting: deque[asyncio.Future[int]] = deque()
+        self._collected = 0.0
 
     @property
     def size(self) -> int:
@@ -153,10 +162,15 @@ class BufferPool:
             except RuntimeError:  # closed, and so is who waited
                 self._waiting.popleft()
 
-    def _serve_again(self, future: asyncio.Future[int]) -> None:
+    def _serve_again(self, future: asyncio.Future[int], pause: float = _DROPS_SECONDS) -> None:
+        if not _COUNTS_REFERENCES:
+            if self._collected <= time.monotonic() - pause:  # once for all that wait
+                gc.collect()
+                self._collected = time.monotonic()
+            pause = min(2 * pause, _COLLECT_SECONDS)
         self._serve()
         if not future.done():
-            future.get_loop().call_later(_DROPS_SECONDS, self._serve_again, future)
+            future.get_loop().call_later(pause, self._serve_again, future, pause)
 
     def _serve(self) -> None:
         while self._waiting and self._free:
