@@ -35,6 +35,8 @@ def test_without_faults_nothing_of_the_hook_is_there(fault_build: Path) -> None:
 
 
 def _try_all(fault_build: Path, engine: Any, points: tuple[str, ...]) -> None:
+    if sys.implementation.name == "pypy":
+        pytest.skip("PyPy collects garbage for minutes between so many faults")
     command = [sys.executable, str(LOOP), engine, ",".join(points)]
     done = run_with(fault_build, command, timeout=280)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -184,6 +184,7 @@ def test_logging_while_writing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("overflow", ["drop", "raise"])
 def test_memory_is_bounded(disk: HungDisk, overflow: Any) -> None:
+    tracemalloc = pytest.importorskip("tracemalloc")  # PyPy has none
     handler = FileHandler(disk.path, capacity=200, overflow=overflow)
     logger = logger_of(handler)
     disk.fill(handler)
@@ -193,7 +194,6 @@ def test_memory_is_bounded(disk: HungDisk, overflow: Any) -> None:
             logger.info(text)
         except queue.Full:
             assert overflow == "raise"
-    tracemalloc = pytest.importorskip("tracemalloc")  # PyPy has none
     tracemalloc.start()
     for _ in range(10_000):
         try:

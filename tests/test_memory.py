@@ -6,6 +6,7 @@ A few by default; in full URINGFILE_MEMORY_READS=1000000 URINGFILE_MEMORY_CANCEL
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,10 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.skipif(
+    sys.implementation.name == "pypy",
+    reason="its memory grows by more than that when tasks of asyncio alone are cancelled",
+)
 @pytest.mark.parametrize(("what", "number"), [("reads", READS), ("cancels", CANCELS)])
 def test_memory_stays_flat(data: Path, engine: Any, what: str, number: int) -> None:
     # glibc keeps arenas for threads that it makes: POSIX AIO has many.

@@ -34,6 +34,9 @@ IDLE_TURNS = 5
 # Between two attempts while writing fails.
 RETRY_SECONDS = 1.0
 
+# How long the end of the interpreter waits for the thread, where it must.
+EXIT_SECONDS = 1.0
+
 # How long a caller that waits for room, or the thread, sleeps at most. Without a GIL one thread
 # may see another's stores late, and a signal between them may be missed.
 BACKSTOP_SECONDS = 0.1
@@ -245,7 +248,11 @@ class Backlog:
         self._open_gate()
 
     def end_at_exit(self) -> None:
+        thread = self._thread
         self.end()
+        if thread is not None and sys.implementation.name == "pypy":
+            # A daemon thread that runs while the interpreter ends crashes it at times.
+            thread.join(EXIT_SECONDS)
         owner = self._owner()
         if owner is not None:
             owner._write_or_lose()

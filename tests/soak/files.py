@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import struct
+import sys
 import zlib
 from typing import Any
 
@@ -177,6 +179,8 @@ class Pool:
         for _ in range(500):
             if pool.free == pool.count:
                 return
+            if sys.implementation.name == "pypy":
+                gc.collect()
             await asyncio.sleep(0.01)
         raise Wrong(f"{pool.count - pool.free} buffers of the pool never came back")
 
