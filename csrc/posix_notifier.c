@@ -11,6 +11,10 @@
  * left for the read that wakes the notifier. */
 #define STARVED_NS 100000000L
 
+/* How often that long a busy machine may take to end the wake-up read when the engine is
+ * destroyed: a worker has it then, and needs nothing but a processor. */
+#define STOP_TRIES 100
+
 static int64_t result_of(struct aiocb *cb)
 {
 	int error = aio_error(cb);
@@ -176,14 +180,15 @@ int uf_notifier_start(struct posix_aio_engine *engine, const char **step)
 
 int uf_notifier_stop(struct posix_aio_engine *engine)
 {
-	int disarmed;
+	int disarmed = 0;
 
 	pthread_mutex_lock(&engine->lock);
 	uf_notifier_wake(engine);
 	pthread_mutex_unlock(&engine->lock);
 	pthread_join(engine->notifier, NULL);
 	/* It must not outlive its memory. */
-	disarmed = disarm_wake(engine);
+	for (int i = 0; i < STOP_TRIES && !disarmed; i++)
+		disarmed = disarm_wake(engine);
 	if (disarmed)
 		close(engine->wake_fd);
 	return disarmed;
