@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check, collect, run
+from conftest import check, collect, nothing_is_closing, run
 from fake_engine import FakeEngine, Submitted
 from test_driver import driver, fake, turns  # noqa: F401  (fixtures)
 
@@ -144,6 +144,7 @@ async def test_a_log_is_closed_though_the_executor_is_shut_down(
     await driver.loop.shutdown_default_executor()
     with pytest.raises(RuntimeError):  # it unlocks the file in a thread
         await log.close()
+    nothing_is_closing()
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(fd)
 
