@@ -118,6 +118,9 @@ def test_a_local_file_that_was_read_is_closed_at_once(data: Path, engine: Any) -
         f = await AIOFile(data, "rb", engine=engine)
         fd = f.fileno()
         await f.read(1)
+        if not f._local:
+            await f.close()
+            pytest.skip("the file system of the tests is not known to be local")
         with leaves_unclosed("unclosed file"):
             del f
         with pytest.raises(OSError, match="Bad file"):
