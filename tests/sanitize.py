@@ -5,7 +5,8 @@
 asan      AddressSanitizer, UBSan and LeakSanitizer: N inputs of tests/fuzz_engine.c; then the
           engines' contract and batches from Python, with the fault hook
 lsan      LeakSanitizer under Python: what a loop of faults leaves behind, of our library
-tsan      ThreadSanitizer: N inputs, with AIO functions that it can see into
+tsan      ThreadSanitizer: N inputs, with AIO functions that it can see into; then threads with a
+          loop each, under a Python that was configured --disable-gil --with-thread-sanitizer
 valgrind  N / 4 inputs; then the engines' contract from Python
 fuzz      libFuzzer with AddressSanitizer and UBSan, for M minutes, from --corpus
 
@@ -20,6 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,6 +120,25 @@ def tsan(where: Path, inputs: int) -> None:
     _run(["setarch", "-R", program, "0", str(inputs)], TSAN_OPTIONS="halt_on_error=1")
 
 
+def tsan_python(where: Path) -> None:
+    """CPython reports races of its own: those count that have a stack in our library."""
+    if "--with-thread-sanitizer" not in (sysconfig.get_config_var("CONFIG_ARGS") or ""):
+        raise Missing("this Python is not configured --with-thread-sanitizer")
+    cc = sysconfig.get_config_var("CC").split()[0]  # whose runtime the interpreter has in it
+    need("setarch", cc)
+    # Not instrumented: what it starts, such as a symbolizer, has no runtime. That of Python sees
+    # its threads, its locks and its reads all the same.
+    aio = where / "aio_threads.so"
+    subprocess.run([cc, "-shared", "-fPIC", "-g", TESTS / "aio_threads.c", "-o", aio], check=True)
+    test = [str(TESTS / "test_threads.py"), "--capture=no", "--timeout=0", "-p", "no:cacheprovider"]
+    command = ["setarch", "-R", sys.executable, "-m", "pytest", *test]
+    path = build(where, ["-fsanitize=thread", *COMMON[1:4]])
+    out = _run(command, **environment(path, LD_PRELOAD=str(aio), TSAN_OPTIONS="exitcode=0"))
+    ours = [report for report in out.split("=" * 18) if "(_native." in report]
+    if ours:
+        raise subprocess.CalledProcessError(1, command, "\n".join(ours))
+
+
 _VALGRIND = ["valgrind", "-q", "--error-exitcode=9", "--fair-sched=yes"]
 
 
@@ -165,7 +186,7 @@ def main() -> None:
     steps: dict[str, list[Callable[[Path], None]]] = {
         "asan": [lambda d: asan_c(d, args.inputs), asan_python],
         "lsan": [lsan],
-        "tsan": [lambda d: tsan(d, args.inputs)],
+        "tsan": [lambda d: tsan(d, args.inputs), tsan_python],
         "valgrind": [lambda d: valgrind_c(d, args.inputs // 4), valgrind_python],
         "fuzz": [lambda d: fuzz(d, args.minutes, args.corpus)],
     }
