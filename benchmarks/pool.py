@@ -73,13 +73,15 @@ async def _measure(path: Path, buffers: list[Any], size: int, seconds: float) ->
 
     async def work(file: AIOFile, buffer: Any) -> None:
         nonlocal count
-        while time.perf_counter() < end:
+        while True:  # at least one
             offset = random.randrange(blocks) * size
             if buffer is None:
                 await file.read(size, offset)
             else:
                 await file.readinto(buffer, offset)
             count += 1
+            if time.perf_counter() >= end:
+                return
 
     async with AIOFile(path, "rb", direct=True) as file:
         end = time.perf_counter() + seconds
