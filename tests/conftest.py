@@ -28,6 +28,13 @@ from uringfile import _loop, pending_operations, stats
 from uringfile._engine import ENGINE_NAMES
 from uringfile._native_engine import NativeEngine, closing
 
+with contextlib.suppress(ImportError):  # a choice of the tests runs without it
+    from hypothesis import HealthCheck, settings
+
+    # The machine may have much else to do, and PyPy compiles.
+    settings.register_profile("slow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("slow")
+
 T = TypeVar("T")
 
 #: For ``-W``: google-crc32c has no compiled wheel for each interpreter, and says so.
