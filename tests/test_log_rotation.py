@@ -186,19 +186,26 @@ async def test_a_crash_while_compressing(path: Path, engine: Any) -> None:
 # ---- moved by somebody else ---
 
 
+async def idle(log: LogWriter) -> None:
+    """Until the next record finds no commit under way: then the path is looked at first."""
+    while log._committing:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.001)
+
+
 async def test_a_moved_file_is_noticed(
     path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_commit, "LOOK_SECONDS", 0.0)
     async with LogWriter(path, engine=engine) as log:
         await log.append(b"one\n")
-        await asyncio.sleep(0.01)
+        await idle(log)
         path.rename(path.with_name("log.1"))
         assert await log.append(b"two\n") == 4
-        await asyncio.sleep(0.01)
+        await idle(log)
         path.unlink()
         assert await log.append(b"three\n") == 6
-        await asyncio.sleep(0.01)
+        await idle(log)
         path.rename(path.with_name("log.2"))
         path.write_bytes(b"somebody's\n")
         assert await log.append(b"four\n") == 16
