@@ -75,7 +75,7 @@ MUTATIONS = [
     Mutation(
         "no memoryview stands in a cycle with who has it exported (before Python 3.12.7)",
         "src/uringfile/_native_engine.py",
-        "_MEMORYVIEW_IN_GARBAGE_CRASHES = sys.version_info < (3, 12, 7)",
+        "_MEMORYVIEW_IN_GARBAGE_CRASHES = _COUNTS_REFERENCES and sys.version_info < (3, 12, 7)",
         "_MEMORYVIEW_IN_GARBAGE_CRASHES = False",
         ["test_lifetime.py::test_a_pinned_memoryview_in_garbage"],
     ),
@@ -122,8 +122,8 @@ MUTATIONS = [
     Mutation(
         "a descriptor that comes too late is closed",
         "src/uringfile/_open.py",
-        'OPENAT | ASYNC, NO_DESCRIPTOR, name + b"\\0", permissions, flags, on_orphan',
-        'OPENAT | ASYNC, NO_DESCRIPTOR, name + b"\\0", permissions, flags, None',
+        "OPENAT | ASYNC, NO_DESCRIPTOR, memory, permissions, flags, on_orphan",
+        "OPENAT | ASYNC, NO_DESCRIPTOR, memory, permissions, flags, None",
         ["test_lifetime.py::test_cancelled_opens_leak_nothing"],
     ),
     Mutation(
@@ -441,8 +441,8 @@ MUTATIONS = [
     Mutation(
         "what a ring takes no more fails",
         "csrc/engine_uring.c",
-        "\tif (ret)\n\t\tfail_staged(engine, ret);\n",
-        "",
+        "\t\treturn passing(ret) ? ret : uring_fail_staged(base, ret);\n",
+        "\t\treturn ret;\n",
         ["test_scenarios_process.py::test_refused_at_a_later_ring"],
     ),
     Mutation(
