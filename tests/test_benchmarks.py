@@ -160,6 +160,7 @@ def _check(*setup: str, status: int) -> str:
 
 
 ONE_READ = "check.NORMAL = {'read-4k-cached-1': (0.48, 0.48)}"
+NO_IDLE = "check.WITHOUT_WORK = ()"
 
 
 def test_the_check_passes_and_tells_its_limits() -> None:
@@ -212,7 +213,7 @@ async def read(self, size=-1, offset=0):
     return await fast_read(self, size, offset)
 uringfile.AIOFile.read = read
 """
-    out = _check(ONE_READ, slow, status=1)
+    out = _check(ONE_READ, NO_IDLE, slow, status=1)
     assert "FAIL read-4k-cached-1: uringfile-posix_aio" in out
 
 
@@ -227,7 +228,7 @@ async def read(self, size=-1, offset=0):
 uringfile.AIOFile.read = read
 check.LEAST_BY_CPU = 0
 """
-    assert "FAIL read-4k-cached-1: uringfile-posix_aio" in _check(ONE_READ, slow, status=1)
+    assert "FAIL read-4k-cached-1: uringfile-posix_aio" in _check(ONE_READ, NO_IDLE, slow, status=1)
 
 
 def test_the_check_fails_for_an_idle_loop_that_turns() -> None:
