@@ -220,11 +220,11 @@ def make_environment(name: str, peer: Peer, folder: Path) -> Path:
     python = environment / "bin" / "python"
     needs = ["pytest", "pytest-asyncio", "cffi"]
     pip("--python", str(python), "install", *needs, *peer.needs)
-    # Who needs aiofiles must not get it.
-    pip("--python", str(python), "uninstall", "--yes", "aiofiles")
+    (site,) = environment.glob("lib/python*/site-packages")
+    if (site / "aiofiles").exists():  # who needs it must not get it
+        pip("--python", str(python), "uninstall", "--yes", "aiofiles")
     if peer.client:
         pip("--python", str(python), "install", "--no-deps", f"{name}=={peer.version}")
-    (site,) = environment.glob("lib/python*/site-packages")
     (site / PACKAGE.name).symlink_to(PACKAGE)
     # Not sitecustomize: Debian's Python has one of its own, which comes first.
     (site / "peer_shim.py").write_text(peer.shim)
