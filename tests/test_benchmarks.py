@@ -238,7 +238,7 @@ open_file = uringfile.AIOFile.open
 async def open(self):
     loop = asyncio.get_running_loop()
     def turn():
-        loop.call_later(0.00001, turn)
+        loop.call_soon(turn)
     turn()
     return await open_file(self)
 uringfile.AIOFile.open = open
