@@ -85,6 +85,17 @@ builtins.at_tear_down = AtTearDown()
     assert path.read_text() == "".join(f"{i}\n" for i in range(last))
 
 
+def test_the_thread_has_ended_before_the_interpreter_does(tmp_path: Path) -> None:
+    """Stopped in the midst of a write it would keep the lock for ever, which what is logged when
+    modules are torn down waits for."""
+    code = """
+import atexit, threading
+atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))
+"""
+    code += START + "logger.addHandler(FileHandler(path)); log(1000)"
+    assert check(code, str(tmp_path / "log")) == "['MainThread']\n"
+
+
 def test_daemon_threads_log_while_the_interpreter_ends(tmp_path: Path) -> None:
     code = """
 logger.addHandler(FileHandler(path))

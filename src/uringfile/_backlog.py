@@ -34,8 +34,9 @@ IDLE_TURNS = 5
 # Between two attempts while writing fails.
 RETRY_SECONDS = 1.0
 
-# How long the end of the interpreter waits for the thread, where it must.
-EXIT_SECONDS = 1.0
+# How long the end of the interpreter waits for the thread, which only a disk that hangs, or a busy
+# machine, holds up.
+EXIT_SECONDS = 5.0
 
 # How long a caller that waits for room, or the thread, sleeps at most. Without a GIL one thread
 # may see another's stores late, and a signal between them may be missed.
@@ -250,8 +251,9 @@ class Backlog:
     def end_at_exit(self) -> None:
         thread = self._thread
         self.end()
-        if thread is not None and sys.implementation.name == "pypy":
-            # A daemon thread that runs while the interpreter ends crashes it at times.
+        if thread is not None:
+            # Stopped with the interpreter while it writes, it would keep the lock from what is
+            # logged when modules are torn down. On PyPy it crashes at times.
             thread.join(EXIT_SECONDS)
         owner = self._owner()
         if owner is not None:
