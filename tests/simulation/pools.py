@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import sys
 from typing import Any
 
 from simulation.actor import Actor
@@ -87,6 +89,8 @@ class PoolUser(Actor):
         for _ in range(100):
             if self.pool.free == self.pool.count:
                 return
+            if sys.implementation.name == "pypy":
+                gc.collect()
             await asyncio.sleep(0.01)
         raise self.world.fail(f"{self.pool.count - self.pool.free} buffers never came back")
 
