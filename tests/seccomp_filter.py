@@ -12,6 +12,7 @@ import ctypes
 import errno
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,5 +82,6 @@ def _prctl(option: int, *arguments: int) -> None:
 
 
 if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # who is killed leaves nothing behind
     install(json.loads(Path(sys.argv[1]).read_text()))
     os.execvp(sys.argv[2], sys.argv[2:])
