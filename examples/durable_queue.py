@@ -170,9 +170,17 @@ class Queue:
     async def _sync(self, reader: LogReader) -> None:
         """What has been read may not be on the disk yet: the write may be under way."""
         number = self._read_to.number
-        async with AIOFile(os.dup(reader.fileno()), "rb") as file:
+        fd = os.dup(reader.fileno())
+        try:
+            file = await AIOFile(fd, "rb")
+        except BaseException:  # cancelled: it is not the file's yet
+            os.close(fd)
+            raise
+        try:
             size = (await file.stat()).st_size
             await file.fdsync()
+        finally:
+            await file.close()
         self._durable = max(self._durable, Place(number, size))
 
     async def size(self) -> int:

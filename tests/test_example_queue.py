@@ -130,6 +130,13 @@ def test_cancelled_calls_take_nothing(path: Path, monkeypatch: pytest.MonkeyPatc
         return bool(await exists(path))
 
     monkeypatch.setattr(durable_queue.uringfile.os.path, "exists", exists_after_a_turn)
+    open_file = durable_queue.AIOFile.open
+
+    async def open_after_a_turn(file: durable_queue.AIOFile) -> int | None:
+        await asyncio.sleep(0)  # as in a turn that has had its share
+        return await open_file(file)
+
+    monkeypatch.setattr(durable_queue.AIOFile, "open", open_after_a_turn)
 
     async def main() -> None:
         async with a_queue(path) as queue:
