@@ -196,7 +196,7 @@ async def idle(log: LogWriter) -> None:
 async def test_a_moved_file_is_noticed(
     path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_commit, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(_commit, "LOOK_SECONDS", -1.0)  # at each write, however coarse the clock
     async with LogWriter(path, engine=engine) as log:
         await log.append(b"one\n")
         await idle(log)
@@ -218,7 +218,7 @@ async def test_a_moved_file_is_noticed(
 async def test_a_moved_file_is_noticed_by_who_never_pauses(
     path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_commit, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(_commit, "LOOK_SECONDS", -1.0)  # at each write, however coarse the clock
     async with LogWriter(path, engine=engine) as log:
         for i in range(100):
             if i == 50:
@@ -415,7 +415,7 @@ async def test_close_waits_for_a_change_of_the_file(
 ) -> None:
     """It closed the old file, which was then closed again, and left the new one open."""
     path = tmp_path / "log"
-    monkeypatch.setattr(_commit, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(_commit, "LOOK_SECONDS", -1.0)  # at each write, however coarse the clock
     async with LogWriter(path, sync="never", engine=engine) as log:
         await log.append(b"0\n")
     before = open_fds()
