@@ -270,13 +270,17 @@ def test_the_standard_report(capfd: pytest.CaptureFixture[str]) -> None:
     logger.info("x")
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         handler.flush()
+    stderr, end = "", time.monotonic() + 20
+    while "log records wait" not in stderr and time.monotonic() < end:
+        time.sleep(0.001)  # it is the thread that reports
+        stderr += capfd.readouterr().err
     logging.raiseExceptions = False
     try:
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
             handler.close()
     finally:
         logging.raiseExceptions = True
-    stderr = capfd.readouterr().err
+    stderr += capfd.readouterr().err
     assert stderr.count("--- Logging error ---") == 1
     assert f"OSError: [Errno 28] {os.strerror(errno.ENOSPC)}" in stderr
     assert "log records wait for %s to be written" in stderr
