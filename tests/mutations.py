@@ -122,8 +122,8 @@ MUTATIONS = [
     Mutation(
         "a descriptor that comes too late is closed",
         "src/uringfile/_open.py",
-        "OPENAT | ASYNC, NO_DESCRIPTOR, memory, permissions, flags, on_orphan",
-        "OPENAT | ASYNC, NO_DESCRIPTOR, memory, permissions, flags, None",
+        "driver, opcode, NO_DESCRIPTOR, memory, permissions, flags, on_orphan",
+        "driver, opcode, NO_DESCRIPTOR, memory, permissions, flags, None",
         ["test_lifetime.py::test_cancelled_opens_leak_nothing"],
     ),
     Mutation(

@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from uringfile._engine import CLOSE, KIND, READ, Engine
-from uringfile._fd import Descriptor
+from uringfile._fd import Descriptor, close_unasked
 from uringfile._held import HeldBack
 from uringfile._inflight import InFlight, Operation, leak
 from uringfile._native_engine import closing
@@ -42,7 +42,7 @@ def end_engine(
         queue.clear()
         held.clear()
         for operation in queued:
-            _settle(operation, _close_unasked(operation))
+            _settle(operation, _take_back(operation))
         stubborn = _cancel_all(engine, in_flight)
         start = time.monotonic()
         while in_flight:
@@ -100,10 +100,10 @@ def leak_all(in_flight: InFlight) -> None:
         leak(operation)
 
 
-def _close_unasked(operation: Operation) -> int:
+def _take_back(operation: Operation) -> int:
+    """The result of what the engine never had."""
     if operation.opcode & KIND == CLOSE:
-        with contextlib.suppress(OSError):
-            os.close(operation.descriptor.fd)
+        close_unasked(operation.descriptor.fd, at_once=True)
     return -errno.ECANCELED
 
 

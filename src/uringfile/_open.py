@@ -15,6 +15,7 @@ from uringfile._errors import Filename
 from uringfile._executor import call_in_thread
 from uringfile._fd import Descriptor, NoDescriptor, close_unasked
 from uringfile._native_engine import Identity, LocalMounts, fd_is_local, pin
+from uringfile._uninterrupted import run_uninterrupted
 
 #: For operations and calls that need none.
 NO_DESCRIPTOR = NoDescriptor()
@@ -71,10 +72,10 @@ async def open_path(
     if b"\0" in name:
         raise ValueError("embedded null byte")
     # To a worker at once: an attempt on this thread would open a FIFO with O_NONBLOCK.
-    memory = pin(name + b"\0")
-    ret = -errno.EINTR
-    while ret == -errno.EINTR:
-        ret = await driver.run(OPENAT | ASYNC, NO_DESCRIPTOR, memory, permissions, flags, on_orphan)
+    opcode, memory = OPENAT | ASYNC, pin(name + b"\0")
+    ret = await run_uninterrupted(
+        driver, opcode, NO_DESCRIPTOR, memory, permissions, flags, on_orphan
+    )
     return raise_for(ret, path)
 
 
